@@ -1,0 +1,78 @@
+"""What operators are shown: models, versions, operations. Values only; JSON by `msgspec`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hotswap.core.signature import Signature
+
+
+class VersionView(msgspec.Struct, frozen=True):
+    """One version. ``state``: READY, LOADING, UNAVAILABLE (failed, with ``reason``) or REGISTERED.
+
+    ``role``: stable, previous (the warm rollback target), resident, or "" . ``weight``: percent.
+    ``instances``: warm hosts; ``memory_bytes``: their own (unshared) memory; ``load_seconds``:
+    how long the last load took. Times are Unix times, for display.
+    """
+
+    version: str
+    digest: str
+    runtime: str
+    state: str
+    role: str
+    weight: float
+    instances: int
+    memory_bytes: int
+    load_seconds: float | None
+    changelog: str
+    metadata: dict[str, Any]
+    reason: str
+    unvalidated: bool
+    uri: str
+    created_at: float
+    created_by: str
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """One model with its versions in natural order. ``warnings``: what an operator should know."""
+
+    name: str
+    active: str | None
+    previous: str | None
+    revision: int
+    signature: Signature | None
+    versions: tuple[VersionView, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class OperationView(msgspec.Struct, frozen=True):
+    """A switch or a load. ``kind``: switch, rollback, load, unload.
+
+    ``state``: preparing, flipping, done, failed, superseded; ``reason`` in a sentence.
+    """
+
+    id: str
+    kind: str
+    model: str
+    version: str
+    state: str
+    reason: str = ""
+    from_version: str | None = None
+    revision: int | None = None
+    prepare_ms: float | None = None
+    flip_ms: float | None = None
+    created_at: float = 0.0
+    finished_at: float | None = None
+
+
+class SwitchView(msgspec.Struct, frozen=True):
+    """The answer to a switch or a rollback (``from`` and ``to`` are versions; times in milliseconds)."""
+
+    operation_id: str
+    from_: str | None = msgspec.field(name="from")
+    to: str
+    revision: int
+    prepare_ms: float
+    flip_ms: float
