@@ -1,0 +1,1 @@
+"""hotswap's tests."""
