@@ -1,0 +1,466 @@
+"""The server's settings: flags, then the environment, then a YAML file.
+
+A flag ``--state-dir`` is the variable ``HOTSWAP_STATE_DIR`` and the YAML key ``state_dir``;
+limits may also stand in a YAML section ``limits`` without their prefix. This module is the only
+one that reads the process's environment.
+
+>>> Settings(port=9000).port
+9000
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hotswap.core.spec import Limits
+from hotswap.errors import ConfigError
+
+PREFIX = "HOTSWAP_"
+LIMIT = "limit_"
+_DEFAULTS = Limits()
+
+# Variables of the command line's client side; they are not settings of a server.
+_CLIENT_VARIABLES = ("URL", "DATA_URL")
+
+
+def default_workers() -> int:
+    """Half the processors this process may use, at least 1 and at most 4.
+
+    Half, because the hosts that compute need the rest; at most 4, because four front ends
+    already parse more requests than most models can answer.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, min(4, processors // 2))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _absolute(path: Path) -> Path:
+    # Absolute at once: the server's processes need not share a working directory.
+    return path.expanduser().absolute()
+
+
+def _items(value: object) -> object:
+    """Commas separate the items of a list that is given as one string."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return [value] if isinstance(value, Path) else value
+
+
+def _host(value: str) -> str:
+    if not value or any(c.isspace() or c in "/?#@" for c in value):
+        raise ValueError("must be a host name or an address such as 127.0.0.1")
+    return value
+
+
+def _store(value: str) -> str:
+    if value not in ("sqlite", "memory"):
+        raise ValueError(f"{value!r} is not a store that exists here: use 'sqlite' or 'memory'")
+    return value
+
+
+def _digest(value: str) -> str:
+    kind, _, digits = value.partition(":")
+    if kind != "sha256" or len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise ValueError(
+            f"{value!r} is not a digest: give 'sha256:' and 64 lower-case hexadecimal digits, "
+            "as 'hotswap models show' prints it"
+        )
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not all("!" <= c <= "~" for c in text):
+        raise ValueError("must be one or more printable ASCII characters without spaces")
+    return value
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
+Folders = Annotated[tuple[Folder, ...], BeforeValidator(_items)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
+Digests = Annotated[tuple[Annotated[str, AfterValidator(_digest)], ...], BeforeValidator(_items)]
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _YamlSource(PydanticBaseSettingsSource):
+    """The file that ``--config`` or ``HOTSWAP_CONFIG`` names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # `__call__` answers for all fields at once
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        return {} if path is None else read_yaml(Path(path).expanduser())
+
+
+class Settings(BaseSettings):
+    """Everything a server can be told. Raises `ConfigError`, in one sentence, for bad values."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    models: Folder | None = Field(
+        None,
+        description="Folder that holds the models, as MODELS/<model>/<version>/<artifact>. It is "
+        "watched: new versions are registered, not activated. Without it, versions are "
+        "registered through the API alone.",
+    )
+    config: Folder | None = Field(
+        None,
+        description="YAML file with any of these settings, by their names. Flags and environment "
+        "variables win over it.",
+    )
+    host: Host = Field(
+        "127.0.0.1",
+        description="Address that predictions are served on. Anything but a loopback address "
+        "needs `token` or `insecure`.",
+    )
+    port: Port = Field(
+        8080, description="TCP port that predictions are served on; 0 takes a free one."
+    )
+    control_host: Host = Field(
+        "127.0.0.1",
+        description="Address of the control API, the status page and the metrics. Anything but a "
+        "loopback address needs `token` or `insecure`.",
+    )
+    control_port: Port = Field(8081, description="TCP port of the control API; 0 takes a free one.")
+    workers: Count = Field(
+        default_factory=default_workers,
+        description="HTTP front-end processes. They hold no model. Default: half the processors, "
+        "at least 1 and at most 4.",
+    )
+    state_dir: Folder = Field(
+        Path(".hotswap"),
+        validate_default=True,
+        description="Folder for what must outlive the server: the store, copies of artifacts, "
+        "and the lock that lets one server use it.",
+    )
+    store: Annotated[str, AfterValidator(_store)] = Field(
+        "sqlite",
+        description="Where the server keeps its state: `sqlite`, a database in the state "
+        "directory, or `memory`, which forgets everything when the server stops.",
+    )
+    trust_code: bool = Field(
+        False,
+        description="Allow every artifact of a format that can run code when it is loaded: "
+        "pickle, joblib, TorchScript, model.py and the like. Whoever can write such an artifact "
+        "can then run code as this server.",
+    )
+    trust_digests: Digests = Field(
+        (),
+        description="Digests (sha256:…) of single artifacts that may run code when they are "
+        "loaded; narrower than `trust_code`.",
+    )
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
+        None,
+        description="Secret that requests must carry as 'Authorization: Bearer TOKEN'; health "
+        "routes stay open. Better given as HOTSWAP_TOKEN than as a flag, which other users of "
+        "the machine can read.",
+    )
+    insecure: bool = Field(
+        False,
+        description="Allow an address that other machines can reach although there is no token. "
+        "Anyone who reaches it may then switch and remove models.",
+    )
+    allowed_hosts: Names = Field(
+        (),
+        description="Host names, beside the addresses served on, that requests to the control "
+        "API may carry in their Host header. A request for any other is refused with 421.",
+    )
+    allow_root: Folders = Field(
+        (),
+        description="Folders, beside the models folder, that versions may be registered from.",
+    )
+    allow_unvalidated: bool = Field(
+        False,
+        description="Serve versions whose inputs neither the artifact nor version.yaml nor "
+        "samples tell, and which therefore could not be tried before they were called ready.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log lines that are written."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        description="How log lines look: `json`, `console` for people, or `auto`: console on a "
+        "terminal, else JSON.",
+    )
+    access_log: bool = Field(False, description="Write one structured log line for each request.")
+    readiness: Literal["stable", "all"] = Field(
+        "stable",
+        description="When a started server says it is ready: `stable` while at least one "
+        "model's active version can answer, `all` while every model's can.",
+    )
+    keep_warm_seconds: Seconds = Field(
+        600.0,
+        description="How long the previous version stays loaded after a switch, so that rolling "
+        "back needs no load.",
+    )
+    memory_budget_mb: Count | None = Field(
+        None,
+        description="Memory (MiB) that the loaded versions may take together; versions without "
+        "traffic are unloaded to keep it. Default: 80 % of the machine's or container's.",
+    )
+    poll_seconds: PositiveSeconds = Field(
+        2.0, description="How often the models folder is looked at for new versions."
+    )
+    settle_seconds: Seconds = Field(
+        1.0,
+        description="How long a new version's files must be unchanged before it is registered, "
+        "so that one still being copied is not picked up half done.",
+    )
+    load_seconds: PositiveSeconds = Field(
+        120.0,
+        description="Most time that loading, checking and warming a version may take, where its "
+        "version.yaml does not say.",
+    )
+    grace_seconds: Seconds = Field(
+        30.0,
+        description="Most time after SIGTERM until the server has ended; requests in flight "
+        "finish within it.",
+    )
+    drain_seconds: Seconds = Field(
+        1.0,
+        description="How long connections are still accepted after SIGTERM, while the server "
+        "already says that it is not ready; set it above your load balancer's check interval.",
+    )
+
+    limit_body_bytes: Count = Field(
+        _DEFAULTS.body_bytes, description="Largest request body, in bytes."
+    )
+    limit_decompressed_bytes: Count = Field(
+        _DEFAULTS.decompressed_bytes,
+        description="Largest body after decompression, in bytes.",
+    )
+    limit_decompressed_ratio: Count = Field(
+        _DEFAULTS.decompressed_ratio,
+        description="Most times that a compressed body may grow when it is decompressed.",
+    )
+    limit_json_depth: Count = Field(_DEFAULTS.json_depth, description="Deepest nesting of JSON.")
+    limit_header_bytes: Count = Field(
+        _DEFAULTS.header_bytes, description="Most bytes in a request's headers together."
+    )
+    limit_header_count: Count = Field(
+        _DEFAULTS.header_count, description="Most headers in a request."
+    )
+    limit_rows: Count = Field(_DEFAULTS.rows, description="Most rows in a request.")
+    limit_queue_rows: Count = Field(
+        _DEFAULTS.queue_rows,
+        description="Most rows that may wait for one version's instance, over all workers; more "
+        "are refused with 429 or 503 and Retry-After.",
+    )
+    limit_connections: Count = Field(
+        _DEFAULTS.connections, description="Most open connections for each worker."
+    )
+    limit_default_timeout: PositiveSeconds = Field(
+        _DEFAULTS.default_timeout,
+        description="Seconds a request may take when it does not say (x-hotswap-timeout-ms).",
+    )
+    limit_max_timeout: PositiveSeconds = Field(
+        _DEFAULTS.max_timeout, description="Most seconds that a request may ask for."
+    )
+    limit_receive_timeout: PositiveSeconds = Field(
+        _DEFAULTS.receive_timeout,
+        description="Most seconds until a request's headers and body have arrived in full.",
+    )
+    limit_keepalive_timeout: PositiveSeconds = Field(
+        _DEFAULTS.keepalive_timeout,
+        description="Seconds after which an idle connection is closed.",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        """``values`` are the flags that were given; None means not given."""
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise ConfigError(_sentence(error, given)) from None
+        _refuse_misspelt(os.environ)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then YAML; no .env file is looked for."""
+        return init_settings, env_settings, _YamlSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _refuse_combinations(self) -> Self:
+        exposed = [host for host in (self.host, self.control_host) if not is_loopback(host)]
+        if exposed and self.token is None and not self.insecure:
+            raise ValueError(
+                f"other machines can reach {exposed[0]} and there is no token: set "
+                "HOTSWAP_TOKEN, bind to 127.0.0.1, or allow it with --insecure"
+            )
+        if self.port and (self.host, self.port) == (self.control_host, self.control_port):
+            raise ValueError(
+                f"port and control_port are both {self.port}: predictions and control need two"
+            )
+        if self.limit_default_timeout > self.limit_max_timeout:
+            raise ValueError(
+                f"limit_default_timeout ({self.limit_default_timeout:g} s) is above "
+                f"limit_max_timeout ({self.limit_max_timeout:g} s)"
+            )
+        return self
+
+    def limits(self) -> Limits:
+        """What a data-plane worker accepts."""
+        return Limits(**{name: getattr(self, LIMIT + name) for name in Limits.__struct_fields__})
+
+    def memory_budget(self) -> int:
+        """Bytes that the loaded versions may take together."""
+        if self.memory_budget_mb is not None:
+            return self.memory_budget_mb * 1024 * 1024
+        return machine_memory() * 4 // 5
+
+    def secret(self) -> str | None:
+        """The token in clear, or None."""
+        return None if self.token is None else self.token.get_secret_value()
+
+    def to_json(self) -> str:
+        """Every value, the token in clear: only for a private pipe to a child process."""
+        plain = self.model_dump(mode="json")
+        return json.dumps(plain | {"token": self.secret()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings that `to_json` wrote; reads neither environment nor file."""
+        settings = cls.model_construct()
+        cls.__pydantic_validator__.validate_python(json.loads(text), self_instance=settings)
+        return settings
+
+
+def machine_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """The memory, in bytes, that this machine or this container has."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        total = 4 * 1024**3  # the platform does not tell; a modest machine is assumed
+    try:
+        return min(total, int(cgroup.read_text()))
+    except (OSError, ValueError):  # no control group, or "max": no limit of its own
+        return total
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises `ConfigError` for what it cannot mean."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"the configuration file {path} cannot be read: {reason}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"the configuration file {path} is not valid YAML: {line}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"the configuration file {path} must hold settings, as 'name: value'")
+    limits = content.pop("limits", None) or {}
+    if not isinstance(limits, dict):
+        raise ConfigError(f"'limits' in {path} must hold limits, as 'name: value'")
+    allowed = [name for name in Settings.model_fields if name != "config"]
+    _refuse_unknown(content, allowed, str(path))
+    _refuse_unknown(limits, Limits.__struct_fields__, f"the section 'limits' of {path}")
+    both = [name for name in limits if LIMIT + name in content]
+    if both:
+        raise ConfigError(f"{path} gives {LIMIT}{both[0]} twice: also as limits.{both[0]}")
+    return content | {LIMIT + name: value for name, value in limits.items()}
+
+
+def _refuse_unknown(content: dict[Any, Any], allowed: Iterable[str], where: str) -> None:
+    names = list(allowed)
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+            raise ConfigError(f"{key!r} in {where} is not a setting; the nearest is {near[0]!r}")
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """Refuse variables that are nearly a setting's.
+
+    Only near ones: Kubernetes gives the pods of a Service named hotswap variables such as
+    HOTSWAP_SERVICE_HOST, and users have their own.
+    """
+    known = [*(name.upper() for name in Settings.model_fields), *_CLIENT_VARIABLES]
+    for variable in environ:
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in known or name.startswith(("SERVICE_", "PORT_")):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if near:
+            raise ConfigError(f"{variable} is not a setting; did you mean {PREFIX}{near[0]}?")
+
+
+def _sentence(error: ValidationError, flags: dict[str, Any]) -> str:
+    """The first thing wrong, with the place where it was set."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    reason = _reason(first)
+    if not first["loc"]:
+        return reason
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(Settings.model_fields), n=1, cutoff=0.0)
+        return f"{name!r} is not a setting; the nearest is {near[0]!r}"
+    variable = PREFIX + name.upper()
+    if name in flags:
+        place = "--" + name.replace("_", "-")
+    elif os.environ.get(variable):
+        place = f"the variable {variable}"
+        if os.environ[variable].startswith("tcp://"):
+            reason += (
+                " (Kubernetes sets this variable for a Service named hotswap: rename the "
+                "Service, or set 'enableServiceLinks: false' in the pod)"
+            )
+    else:
+        place = f"{name!r} in the configuration file"
+    return f"{place}: {reason}"
+
+
+def _reason(details: ErrorDetails) -> str:
+    text = details["msg"].removeprefix("Value error, ")
+    return text.replace("Input should be", "must be").replace("input should be", "must be")
