@@ -68,8 +68,12 @@ def test_an_accepted_name_is_always_one_plain_path_component(name: str) -> None:
         check_name("model", name)
     except BadInput:
         return
-    assert name.isascii() and "/" not in name and ".." not in name and 1 <= len(name) <= 128
-    assert name[0].isalnum() and all(c.isalnum() or c in "._-" for c in name)
+    assert name.isascii()
+    assert "/" not in name
+    assert ".." not in name
+    assert 1 <= len(name) <= 128
+    assert name[0].isalnum()
+    assert all(c.isalnum() or c in "._-" for c in name)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,9 @@ def test_the_order_is_total_over_any_strings(a: str, b: str, c: str) -> None:
         assert ka < kc
 
 
-version_like = st.from_regex(r"[v]?[0-9]{1,3}(\.[0-9]{1,2}){0,3}(-(rc|alpha)\.?[0-9]?)?", fullmatch=True)
+version_like = st.from_regex(
+    r"[v]?[0-9]{1,3}(\.[0-9]{1,2}){0,3}(-(rc|alpha)\.?[0-9]?)?", fullmatch=True
+)
 
 
 @given(st.lists(version_like, max_size=8), st.randoms())
