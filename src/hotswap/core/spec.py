@@ -96,3 +96,16 @@ class Limits(msgspec.Struct, frozen=True):
     max_timeout: float = 300.0
     receive_timeout: float = 30.0
     keepalive_timeout: float = 75.0
+
+
+class Ingested(msgspec.Struct, frozen=True):
+    """A source that was taken in: hashed, copied unless in place, with its settings and runtime.
+
+    ``platform`` is what the runtime calls itself in the protocol's metadata. ``runs_code`` says
+    in a sentence why loading the artifact can run code that it carries; None if it cannot.
+    """
+
+    artifact: Artifact
+    settings: VersionSettings
+    platform: str = ""
+    runs_code: str | None = None
