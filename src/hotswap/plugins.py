@@ -20,8 +20,8 @@ GROUP: Final = "hotswap.runtimes"
 
 _BUILT_IN: Final = {
     "sklearn": "hotswap.runtimes.sklearn:SklearnRuntime",
-    #    "xgboost": "hotswap.runtimes.xgboost:XgboostRuntime",
-    #    "lightgbm": "hotswap.runtimes.lightgbm:LightgbmRuntime",
+    "xgboost": "hotswap.runtimes.xgboost:XgboostRuntime",
+    "lightgbm": "hotswap.runtimes.lightgbm:LightgbmRuntime",
     "onnx": "hotswap.runtimes.onnx:OnnxRuntime",
     #    "torch": "hotswap.runtimes.torch:TorchRuntime",
     #    "mlflow": "hotswap.runtimes.mlflow:MlflowRuntime",

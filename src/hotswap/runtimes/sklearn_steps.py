@@ -95,10 +95,15 @@ def _labels_of(last: Any) -> Callable[[Array], Array | None] | None:
         return None
     name = type(last).__name__
     if name in _SAME_NUMBERS:
-        return lambda proba: np.take(classes, proba.argmax(axis=1))
+        return lambda proba: _named(proba.argmax(axis=1), classes)
     if name in _INCREASING and getattr(last, "multi_class", "auto") != "ovr":
         return lambda proba: _guarded(proba, classes)
     return None
+
+
+def _named(indices: Array, classes: Array) -> Array:
+    labels: Array = classes.take(indices)
+    return labels
 
 
 def _guarded(proba: Array, classes: Array) -> Array | None:
@@ -107,11 +112,11 @@ def _guarded(proba: Array, classes: Array) -> Array | None:
         ahead = proba[:, 1] - proba[:, 0]
         if not (np.abs(ahead) > _TIE).all():
             return None
-        return classes.take((ahead > 0).view(np.int8))
+        return _named((ahead > 0).view(np.int8), classes)
     best = np.partition(proba, -2, axis=1)
     if not (best[:, -1] - best[:, -2] > _TIE).all():
         return None
-    return classes.take(proba.argmax(axis=1))
+    return _named(proba.argmax(axis=1), classes)
 
 
 def run_alone(model: Any, seen: set[int] | None = None, depth: int = 0) -> None:
