@@ -59,8 +59,12 @@ def unpack(archive: Path, into: Path, limits: UnpackLimits = DEFAULT) -> None:
     stays in ``into`` for the caller to remove. `OSError` (no space) is left to the caller.
     """
     try:
-        compressed = archive.stat().st_size
-        with open(archive, "rb") as raw:
+        opened = archive.open("rb")
+    except OSError as error:
+        raise LoadError(f"{archive.name} cannot be read: {error.strerror or error}") from error
+    try:
+        with opened as raw:
+            compressed = os.fstat(raw.fileno()).st_size
             if raw.read(2) != b"\x1f\x8b":
                 raise LoadError(f"{archive.name} is not gzip: pack it with 'tar -czf'")
             raw.seek(0)

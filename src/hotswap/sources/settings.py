@@ -61,7 +61,7 @@ def settings_of(raw: object) -> VersionSettings:
         settings = msgspec.convert(values, VersionSettings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{FILE}: {_sentence(error)}") from None
-    _check_values(settings)
+    check_values(settings)
     return settings
 
 
@@ -184,7 +184,8 @@ def _tensor(where: str, raw: object, datatypes: dict[str, Any]) -> dict[str, obj
     return tensor
 
 
-def _check_values(settings: VersionSettings) -> None:
+def check_values(settings: VersionSettings) -> None:
+    """Refuse numbers out of range and a samples file elsewhere. Raises `ConfigError`."""
     for key in ("instances", "threads", "batch_rows", "memory_mb"):
         value = getattr(settings, key)
         if value is not None and value < 1:
