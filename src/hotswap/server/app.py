@@ -1,0 +1,377 @@
+"""The data plane's HTTP front end: parse, lease, decode, predict, encode, release.
+
+`DataApp.respond` answers one whole request and knows no transport; `DataApp.__call__` makes it
+an ASGI application; `hotswap.server.protocol` calls `respond` directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from hotswap.core.spec import Limits
+from hotswap.errors import BadInput, HotswapError, InvalidOutput, NotFound, TooLarge, Unauthorized
+from hotswap.ports import Array, DataPlane, Lease
+from hotswap.server import infer, invocations, metadata, predict
+from hotswap.server.bodies import COMPRESS_FROM, compress, decompress
+from hotswap.server.calls import check_type
+from hotswap.server.errors import translate
+from hotswap.server.messages import (
+    JSON_TYPE,
+    Answer,
+    Headers,
+    Request,
+    RequestIds,
+    collect,
+    valid_id,
+)
+from hotswap.server.plans import Plans
+from hotswap.server.routes import Match, Router
+from hotswap.server.tensors import show
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: Called after each answer: method, path, status, seconds since arrival, request id.
+AccessLog = Callable[[str, str, int, float, str], None]
+
+Handler = Callable[[Request, Match, str], Awaitable[Answer]]
+Reader = Callable[[Request, Match], Answer]
+
+_INFER_TYPES: Final = ("application/json", "application/octet-stream")
+_PREDICT_TYPES: Final = ("application/json",)
+_OCTETS: Final = (b"content-type", b"application/octet-stream")
+
+
+class DataApp:
+    """Answers the data plane's routes over a `DataPlane`.
+
+    ``token``: what ``Authorization: Bearer`` must carry on all but health routes (None: open).
+    ``access_log``: called after each answer. ``draining``: while true, readiness says no; set
+    by the server that drains.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        limits: Limits | None = None,
+        *,
+        token: str | None = None,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self.plane = plane
+        self.limits = limits or Limits()
+        self.draining = False
+        self.access_log = access_log
+        self._authorization = None if token is None else f"Bearer {token}".encode()
+        self._router = Router()
+        self._plans = Plans()
+        self._new_id = RequestIds()
+        self._versions: dict[str, tuple[bytes, bytes]] = {}
+        self._handlers: dict[str, Handler] = {
+            "infer": self._infer,
+            "predict": self._predict,
+            "predict_stable": self._predict,
+            "predict_named": self._predict_named,
+            "invocations": self._invocations,
+        }
+        self._readers: dict[str, Reader] = metadata.readers(self)
+
+    async def respond(self, request: Request) -> Answer:
+        """The answer to one whole request. Raises nothing but cancellation."""
+        request_id = ""
+        try:
+            match = self._router.match(request.method, request.path)
+            headers = request.headers
+            route = match.route
+            if self._authorization is not None and not route.open:
+                self._authorize(headers)
+            if b"content-encoding" in headers:
+                request.body = decompress(
+                    request.body, headers.pop(b"content-encoding"), self.limits
+                )
+            handler = self._handlers.get(route.handler)
+            if handler is None:
+                answer = self._readers[route.handler](request, match)
+            else:
+                request_id = self._request_id(headers)
+                answer = await handler(request, match, request_id)
+            if len(answer.body) > COMPRESS_FROM and b"accept-encoding" in headers:
+                self._compress(answer, headers[b"accept-encoding"])
+        except Exception as exc:
+            answer = self._error(exc, request, request_id)
+        if self.access_log is not None:
+            self._log(request, answer)
+        return answer
+
+    def _error(self, exc: Exception, request: Request, request_id: str) -> Answer:
+        request_id = request_id or self._request_id(request.headers)
+        status, extra, body = translate(exc, request_id)
+        return Answer(
+            status, (JSON_TYPE, *extra, (b"x-request-id", request_id.encode("ascii"))), body
+        )
+
+    def _log(self, request: Request, answer: Answer) -> None:
+        request_id = dict(answer.headers).get(b"x-request-id", b"").decode("ascii")
+        seconds = time.monotonic() - request.arrived
+        if self.access_log is not None:
+            self.access_log(request.method, request.path, answer.status, seconds, request_id)
+
+    def _authorize(self, headers: dict[bytes, bytes]) -> None:
+        given = headers.get(b"authorization", b"")
+        scheme, _, token = given.partition(b" ")
+        given = b"Bearer " + token.strip() if scheme.lower() == b"bearer" else b""
+        if not hmac.compare_digest(given, self._authorization or b""):
+            raise Unauthorized
+
+    @staticmethod
+    def _compress(answer: Answer, accept: bytes) -> None:
+        compressed = compress(answer.body, accept)
+        if compressed is not None:
+            coding, answer.body = compressed
+            answer.headers += ((b"content-encoding", coding), (b"vary", b"accept-encoding"))
+
+    def _request_id(self, headers: dict[bytes, bytes], of_body: str | None = None) -> str:
+        """The header's id, else the body's, else a new one; what cannot be sent back is replaced."""
+        given = headers.get(b"x-request-id")
+        if given is None:
+            if of_body:
+                encoded = of_body.encode("utf-8", "replace")
+                if valid_id(encoded):
+                    return of_body
+            return self._new_id()
+        return given.decode("ascii") if valid_id(given) else self._new_id()
+
+    def _deadline(self, request: Request, timeout: float | None = None) -> float:
+        limits = self.limits
+        seconds = limits.default_timeout
+        value = request.headers.get(b"x-hotswap-timeout-ms")
+        if value is not None:
+            text = value.strip()
+            if not text.isdigit() or len(text) > 15 or int(text) == 0:
+                raise BadInput(
+                    "x-hotswap-timeout-ms must be a whole number of milliseconds, from 1."
+                )
+            seconds = int(text) / 1000
+        if timeout is not None and (value is None or timeout < seconds):
+            seconds = timeout
+        return request.arrived + min(seconds, limits.max_timeout)
+
+    def _model(self, headers: dict[bytes, bytes], named: str | None) -> str:
+        """The model asked for: by path or body, else by header, else the only one served."""
+        header = headers.get(b"x-hotswap-model")
+        if header is not None:
+            wanted = header.decode("latin-1").strip()
+            if named is not None and named != wanted:
+                raise BadInput(
+                    f"The request names the model {show(named)}, and its x-hotswap-model header "
+                    f"{show(wanted)}: name one."
+                )
+            return wanted
+        if named is not None:
+            return named
+        return self.only_model()
+
+    def only_model(self) -> str:
+        """The only model served. Raises `BadInput` naming the choices, `NotFound` if none is."""
+        models = self.plane.models()
+        if len(models) == 1:
+            return models[0]
+        if not models:
+            raise NotFound("No model is served here yet.")
+        raise BadInput(f"Name the model: {', '.join(models[:20])} are served here.")
+
+    def _answer(
+        self, body: bytes, lease: Lease, request_id: str, kind: tuple[bytes, bytes]
+    ) -> Answer:
+        version = self._versions.get(lease.version)
+        if version is None:
+            if len(self._versions) >= 1024:
+                self._versions.clear()
+            version = (b"x-hotswap-version", lease.version.encode("ascii", "replace"))
+            self._versions[lease.version] = version
+        headers: Headers = (kind, version, (b"x-request-id", request_id.encode("ascii")))
+        if lease.fallback is not None:
+            headers += ((b"x-hotswap-fallback", lease.fallback.encode("ascii", "replace")),)
+        return Answer(200, headers, body)
+
+    async def _infer(self, request: Request, match: Match, request_id: str) -> Answer:
+        headers = request.headers
+        if b"content-type" in headers:
+            check_type(headers[b"content-type"], _INFER_TYPES)
+        model = self._model(headers, match.model)
+        lease = self.plane.lease(model, match.version, headers.get(b"x-hotswap-key"))
+        try:
+            call = infer.decode(
+                request.body,
+                headers.get(b"inference-header-content-length"),
+                self._plans.of(lease.signature),
+                self.limits,
+            )
+            if call.id and b"x-request-id" not in headers:
+                request_id = self._request_id(headers, call.id)
+            deadline = self._deadline(request, call.timeout)
+            result = await lease.predict(call.inputs, call.outputs, call.rows, deadline, request_id)
+            _check_outputs(result, call.outputs)
+            body, length = infer.encode(call, result, lease.model, lease.version, lease.signature)
+            if length is None:
+                return self._answer(body, lease, request_id, JSON_TYPE)
+            answer = self._answer(body, lease, request_id, _OCTETS)
+            answer.headers += ((b"inference-header-content-length", b"%d" % length),)
+            return answer
+        finally:
+            lease.release()
+
+    async def _predict_named(self, request: Request, match: Match, request_id: str) -> Answer:
+        """``{name}``: a model, else a version of the only model."""
+        name = match.name or ""
+        models = self.plane.models()
+        if name in models:
+            return await self._predict(request, match, request_id, model=name)
+        versions: list[str] = []
+        if len(models) == 1:
+            versions = [entry.version for entry in self.plane.table(models[0]).versions]
+            if name in versions:
+                return await self._predict(request, match, request_id, models[0], name)
+        choices = ", ".join([*models[:20], *versions[:20]]) or "none yet"
+        raise NotFound(f"{show(name)} is neither a model nor a version here; there are: {choices}.")
+
+    async def _predict(
+        self,
+        request: Request,
+        match: Match,
+        request_id: str,
+        model: str | None = None,
+        version: str | None = None,
+    ) -> Answer:
+        headers = request.headers
+        if b"content-type" in headers:
+            check_type(headers[b"content-type"], _PREDICT_TYPES)
+        parsed = predict.parse(request.body, self.limits)
+        model = self._model(headers, _agree("model", model, parsed.model))
+        version = _agree("version", version, parsed.version)
+        if parsed.request_id is not None and b"x-request-id" not in headers:
+            request_id = self._request_id(headers, parsed.request_id)
+        lease = self.plane.lease(model, version, headers.get(b"x-hotswap-key"))
+        try:
+            plan = self._plans.of(lease.signature)
+            inputs, rows, alone = predict.decode(parsed, plan, self.limits)
+            result = await lease.predict(inputs, (), rows, self._deadline(request), request_id)
+            _check_outputs(result, ())
+            body = predict.encode(result, alone, lease.model, lease.version, request_id)
+            return self._answer(body, lease, request_id, JSON_TYPE)
+        finally:
+            lease.release()
+
+    async def _invocations(self, request: Request, match: Match, request_id: str) -> Answer:
+        headers = request.headers
+        media = check_type(headers.get(b"content-type"), invocations.TYPES)
+        parsed = invocations.parse(request.body, media, self.limits)
+        model = self._model(headers, None)
+        lease = self.plane.lease(model, None, headers.get(b"x-hotswap-key"))
+        try:
+            plan = self._plans.of(lease.signature)
+            inputs, rows = invocations.decode(parsed, plan, self.limits)
+            result = await lease.predict(inputs, (), rows, self._deadline(request), request_id)
+            _check_outputs(result, ())
+            return self._answer(invocations.encode(result), lease, request_id, JSON_TYPE)
+        finally:
+            lease.release()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3: HTTP and lifespan; WebSockets are refused."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await _lifespan(receive, send)
+        elif kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = time.monotonic()
+        request = Request(scope["method"], local_path(scope), {}, b"", arrived)
+        try:
+            request.headers = collect(scope["headers"])
+            body = await self._body(receive)
+        except HotswapError as exc:
+            await _send(self._error(exc, request, ""), scope, send)
+            return
+        if body is None:
+            return
+        request.body = body
+        # A disconnect must free what is queued; only a receive() that waits can tell of it.
+        gone = asyncio.ensure_future(receive())
+        work = asyncio.ensure_future(self.respond(request))
+        try:
+            await asyncio.wait((gone, work), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await _send(work.result(), scope, send)
+        finally:
+            gone.cancel()
+            work.cancel()
+            await asyncio.gather(gone, work, return_exceptions=True)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The whole body, or None if the client went away first. Raises `TooLarge`."""
+        parts = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts += message.get("body", b"")
+            if len(parts) > self.limits.body_bytes:
+                raise TooLarge(f"The body is larger than {self.limits.body_bytes} bytes.")
+            if not message.get("more_body", False):
+                return bytes(parts)
+
+
+def local_path(scope: Scope) -> str:
+    """A scope's path below the place where the application is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :] or "/"
+    return path
+
+
+def _agree(what: str, of_path: str | None, of_body: str | None) -> str | None:
+    if of_path is not None and of_body is not None and of_path != of_body:
+        raise BadInput(
+            f"The path names the {what} {show(of_path)}, and the body {show(of_body)}: name one."
+        )
+    return of_path if of_path is not None else of_body
+
+
+def _check_outputs(result: dict[str, Array], wanted: tuple[str, ...]) -> None:
+    for name in wanted:
+        if name not in result:
+            raise InvalidOutput(f"The model gave no output {show(name)}.")
+    if not result:
+        raise InvalidOutput("The model gave no output.")
+
+
+async def _send(answer: Answer, scope: Scope, send: Send) -> None:
+    length = (b"content-length", b"%d" % len(answer.body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [*answer.headers, length],
+        }
+    )
+    body = b"" if scope["method"] == "HEAD" else answer.body
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,86 @@
+"""What a signature means for decoding, worked out once per signature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from hotswap.core.datatypes import NUMPY_OF
+from hotswap.core.signature import Signature, TensorSpec
+
+#: Below this sum of squares no element can leave FP32's range, so the exact check is skipped.
+_SAFE_SQUARES: Final = 1e70
+
+
+class Plan:
+    """How to decode for one signature.
+
+    ``columns``: each input is one value a row, so that rows of plain values name them all.
+    ``quick``: one float tensor input with every size but the batch's fixed, the shape of most
+    requests; then ``name``, ``dtype``, ``tail`` and ``width`` (values a row) describe it.
+    """
+
+    __slots__ = (
+        "columns",
+        "dtype",
+        "name",
+        "names",
+        "quick",
+        "signature",
+        "single",
+        "tail",
+        "width",
+    )
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        inputs = signature.inputs
+        self.names: dict[str, TensorSpec] = {spec.name: spec for spec in inputs}
+        self.single: TensorSpec | None = inputs[0] if len(inputs) == 1 else None
+        self.columns = bool(inputs) and (
+            signature.kind == "table"
+            or (len(inputs) > 1 and all(spec.shape[1:] in ((), (1,)) for spec in inputs))
+        )
+        self.name = inputs[0].name if inputs else ""
+        self.tail: list[int] = list(inputs[0].shape[1:]) if inputs else []
+        self.width = math.prod(self.tail)
+        self.dtype: np.dtype[Any] = NUMPY_OF[inputs[0].datatype] if inputs else np.dtype("f8")
+        self.quick = (
+            self.single is not None
+            and signature.kind == "tensor"
+            and self.single.shape[:1] == (-1,)
+            and self.single.datatype in ("FP32", "FP64")
+            and self.width > 0
+            and all(size > 0 for size in self.tail)
+        )
+
+    def floats(
+        self, values: list[float | None], rows: int
+    ) -> np.ndarray[Any, np.dtype[Any]] | None:
+        """``rows`` rows for a quick plan's input, or None if the careful path must look."""
+        array = np.array(values, np.float64)
+        if self.dtype.itemsize == 4:
+            if not array.dot(array) < _SAFE_SQUARES:
+                return None
+            array = array.astype(self.dtype)
+        return array.reshape((rows, *self.tail))
+
+
+class Plans:
+    """The plans of the signatures in use, by identity: a route table keeps its signature."""
+
+    __slots__ = ("_plans",)
+
+    def __init__(self) -> None:
+        self._plans: dict[int, Plan] = {}
+
+    def of(self, signature: Signature) -> Plan:
+        """The plan of a signature. A plan keeps its signature alive, so ids stay distinct."""
+        plan = self._plans.get(id(signature))
+        if plan is None:
+            if len(self._plans) >= 512:
+                self._plans.clear()
+            plan = self._plans[id(signature)] = Plan(signature)
+        return plan
