@@ -1,0 +1,120 @@
+"""The control plane's HTTP application: FastAPI behind the `Guard`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from hotswap.control.interface import Control
+from hotswap.errors import BadInput, HotswapError, MethodNotAllowed, NotFound
+from hotswap.server import admin_models, admin_simple, admin_system
+from hotswap.server.admin_bodies import sentence
+from hotswap.server.admin_replies import schemas
+from hotswap.server.errors import error_body, translate
+from hotswap.server.guard import Guard
+
+DESCRIPTION = """\
+Register versions of models, load them, and switch live traffic between them.
+
+Every error is `{"error": "<sentence>"}`. Where the server has a token, send
+`Authorization: Bearer TOKEN`; `/healthz` and `/readyz` need none.
+"""
+
+
+def create_app(
+    control: Control, *, token: str | None = None, allowed_hosts: Iterable[str] = ()
+) -> FastAPI:
+    """The application over ``control``.
+
+    ``token`` None: no token is asked for. ``allowed_hosts``: the names and addresses, beside
+    loopback, that requests may be addressed to: the address bound (``0.0.0.0`` stands for any
+    address) and the operator's own names.
+    """
+    app = FastAPI(
+        title="hotswap control API",
+        version=_release(),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.control = control
+    app.include_router(admin_system.router)
+    app.include_router(admin_models.router)
+    app.include_router(admin_simple.router)
+    app.add_middleware(Guard, token=token, allowed_hosts=tuple(allowed_hosts))
+    app.add_exception_handler(HotswapError, _translated)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _framework)
+    app.add_exception_handler(Exception, _translated)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _release() -> str:
+    try:
+        return version("hotswap")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"
+
+
+def _respond(request: Request, error: Exception, headers: dict[str, str] | None = None) -> Response:
+    status, extra, body = translate(error, request.headers.get("x-request-id", ""))
+    pairs = {name.decode(): value.decode() for name, value in extra}
+    return Response(body, status, pairs | (headers or {}), "application/json")
+
+
+async def _translated(request: Request, error: Exception) -> Response:
+    return _respond(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _respond(request, BadInput(sentence(error.errors())))
+
+
+async def _framework(request: Request, error: Exception) -> Response:
+    """What FastAPI itself refuses: no such route, or not with that method."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return _respond(
+            request, NotFound(f"there is no route {request.url.path}; /docs lists those there are")
+        )
+    if error.status_code == 405:
+        allowed = headers.get("Allow", "other methods")
+        problem = f"{request.url.path} does not take {request.method}, but {allowed}"
+        return _respond(request, MethodNotAllowed(problem), headers)
+    body = error_body(str(error.detail))
+    return Response(body, error.status_code, headers, "application/json")
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: with our schemas, and without 422, which is not used."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    content = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    for path in content["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    components = content.setdefault("components", {})
+    own: dict[str, Any] = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        own.pop(name, None)
+    own.update(schemas())
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    content["security"] = [{"token": []}, {}]
+    for path in ("/healthz", "/readyz"):
+        for operation in content["paths"][path].values():
+            operation["security"] = []
+    app.openapi_schema = content
+    return content

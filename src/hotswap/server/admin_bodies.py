@@ -1,0 +1,163 @@
+"""What clients send to the control API: typed, strict, and without unknown keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from hotswap.core.naming import check_name
+from hotswap.errors import BadInput
+
+# Keys that a later release may know, with the reason why this one refuses them.
+NOT_YET: dict[str, str] = {
+    "strategy": "this release switches at once and knows no strategies; leave 'strategy' out",
+    "strategy_type": "this release switches at once and knows no strategies; leave it out",
+    "strategy_config": "this release switches at once and knows no strategies; leave it out",
+    "steps": "this release switches at once, not in steps; leave 'steps' out",
+}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+
+def _name(kind: str) -> AfterValidator:
+    def check(value: str) -> str:
+        try:
+            return check_name(kind, value)
+        except BadInput as error:  # pydantic gathers ValueErrors
+            raise ValueError(error.message) from None
+
+    return AfterValidator(check)
+
+
+def _json_only(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON text cannot hold although Python's parser lets it through."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("must hold valid Unicode text") from None
+    except ValueError:
+        raise ValueError("must not hold NaN or infinity") from None
+    return value
+
+
+def local_path(uri: str) -> str:
+    """The path that ``uri`` means: a plain path or ``file:///…``.
+
+    Raises `ValueError` naming the scheme of any other.
+
+    >>> local_path("file:///models/a%20b")
+    '/models/a b'
+    """
+    if "\0" in uri or not uri:
+        raise ValueError("must be the path of a file or a folder")
+    match = _SCHEME.match(uri)
+    if match is None or len(match[1]) == 1:  # one letter: a drive
+        return uri
+    scheme = match[1].lower()
+    if scheme != "file":
+        raise ValueError(
+            f"{scheme}: URIs are not supported by this release: give a path that the server can "
+            "read, plain or as file:///path"
+        )
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise ValueError("a file URI needs three slashes and an absolute path: file:///path")
+    return unquote(parts.path)
+
+
+ModelName = Annotated[StrictStr, _name("model")]
+VersionName = Annotated[StrictStr, _name("version")]
+Key = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+MetadataMap = Annotated[dict[str, Any], AfterValidator(_json_only)]
+
+
+class Body(BaseModel):
+    """A request body."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class RegisterBody(Body):
+    """A version to register."""
+
+    version: VersionName | None = Field(
+        None, description="Its id, which is never reused; without it, the next vN."
+    )
+    uri: Annotated[StrictStr, AfterValidator(local_path)] = Field(
+        description="The artifact's file or folder, on the server, within the allowed roots.",
+        examples=["/models/fraud/v3"],
+    )
+    runtime: StrictStr | None = Field(
+        None, description="What runs it, where the files do not tell.", examples=["sklearn"]
+    )
+    metadata: MetadataMap | None = Field(None, description="Anything, kept with the version.")
+    changelog: StrictStr = Field("", description="What is new in it.", max_length=100_000)
+    in_place: StrictBool = Field(
+        False, description="Do not copy the artifact; it is hashed again at each load."
+    )
+    compile: StrictStr | None = Field(
+        None, description="'onnx' converts the artifact and proves that both agree."
+    )
+
+
+class SwitchBody(Body):
+    """A switch of one model's traffic."""
+
+    version: VersionName = Field(description="The version that is to answer.", examples=["v2"])
+    force: StrictBool = Field(
+        False, description="Switch even to a version whose signature does not fit the model's."
+    )
+    idempotency_key: Key | None = Field(
+        None, description="The same key again gives the first answer again, and switches nothing."
+    )
+
+
+class RollbackBody(Body):
+    """A way back to the previous version."""
+
+    idempotency_key: Key | None = Field(
+        None, description="The same key again gives the first answer again, and switches nothing."
+    )
+
+
+class SetActiveBody(Body):
+    """A switch, in the simple admin API."""
+
+    model: ModelName | None = Field(
+        None, description="May be left out when one model is registered."
+    )
+    version: VersionName = Field(description="The version that is to answer.", examples=["v2"])
+
+
+def sentence(problems: Sequence[Any]) -> str:
+    """The first of pydantic's problems, as one sentence that names the place."""
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"][1:] if not isinstance(part, int))
+    message = first["msg"].removeprefix("Value error, ")
+    match first["type"]:
+        case "json_invalid":
+            return f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}"
+        case "extra_forbidden" if place in NOT_YET:
+            return f"'{place}' cannot be used: {NOT_YET[place]}"
+        case "extra_forbidden":
+            unknown = [str(p["loc"][-1]) for p in problems if p["type"] == "extra_forbidden"]
+            names = ", ".join(repr(_printable(name)) for name in unknown[:5])
+            return f"the body has unknown keys: {names}; leave them out"
+        case "missing" if not place:
+            return "this route needs a JSON body"
+        case "missing":
+            return f"the body needs '{place}'"
+        case "value_error":
+            return f"'{place}' is refused: {message}"
+    if not place:
+        return "the body must be a JSON object with valid Unicode keys"
+    return f"'{place}' is refused: {message[0].lower()}{message[1:]}"
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()[:64]

@@ -1,0 +1,163 @@
+"""Prometheus metrics over the merged tallies: one snapshot, rendered when it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from hotswap.core.stats import ModelStats
+from hotswap.core.views import ModelView
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+LABELS: Final = ("model", "version", "role")
+
+# Seconds: from half a millisecond, which a small model needs, to the default deadline.
+BUCKETS: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
+
+
+def cumulative(latency: Mapping[int, int]) -> list[tuple[str, float]]:
+    """Prometheus buckets, (upper bound in seconds, requests at or below it), up to +Inf.
+
+    ``latency`` maps fine upper bounds in nanoseconds to counts. A fine bucket counts from the
+    first standard bound that is not below its own, so no request is ever shown faster than it
+    was.
+
+    >>> cumulative({400_000: 2, 700_000: 1})[:2]
+    [('0.0005', 2.0), ('0.001', 3.0)]
+    """
+    fine = sorted(latency.items())
+    buckets: list[tuple[str, float]] = []
+    total, position = 0, 0
+    for bound in BUCKETS:
+        while position < len(fine) and fine[position][0] <= round(bound * 1e9):
+            total += fine[position][1]
+            position += 1
+        buckets.append((repr(bound), float(total)))
+    buckets.append(("+Inf", float(total + sum(count for _, count in fine[position:]))))
+    return buckets
+
+
+class _Snapshot(Collector):
+    """The families of one moment, for a registry of their own."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+def render(
+    models: Sequence[ModelView],
+    stats: Sequence[ModelStats],
+    switches: Mapping[tuple[str, str], int],
+    switch_seconds: Mapping[str, tuple[int, float]],
+) -> bytes:
+    """The text of ``/metrics``.
+
+    ``switches`` counts by (model, result); ``switch_seconds`` is (count, total seconds) by
+    model. An empty ``models`` (the store cannot be read) leaves only the counters.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(
+        _Snapshot([*_traffic(stats), *_versions(models), *_switches(switches, switch_seconds)])
+    )
+    return generate_latest(registry)
+
+
+def _traffic(stats: Sequence[ModelStats]) -> list[Metric]:
+    latency = HistogramMetricFamily(
+        "model_inference_latency_seconds",
+        "Time from a request's last byte to its answer.",
+        labels=LABELS,
+    )
+    requests = CounterMetricFamily(
+        "model_prediction_requests", "Prediction requests, failed ones included.", labels=LABELS
+    )
+    failures = CounterMetricFamily(
+        "model_prediction_errors",
+        "Prediction requests that failed, by kind.",
+        labels=(*LABELS, "kind"),
+    )
+    inflight = GaugeMetricFamily(
+        "hotswap_inflight_requests", "Requests being answered now.", labels=LABELS
+    )
+    for entry in stats:
+        labels = (entry.model, entry.version, entry.role)
+        seconds = (entry.success_ns + entry.fail_ns) / 1e9
+        latency.add_metric(labels, buckets=cumulative(entry.latency), sum_value=seconds)
+        requests.add_metric(labels, entry.success + sum(entry.errors.values()))
+        inflight.add_metric(labels, entry.inflight)
+        for kind, count in sorted(entry.errors.items()):
+            failures.add_metric((*labels, kind), count)
+    return [latency, requests, failures, inflight]
+
+
+def _versions(models: Sequence[ModelView]) -> list[Metric]:
+    active = GaugeMetricFamily(
+        "model_version_active", "1 for a model's active version, else 0.", labels=LABELS
+    )
+    load = GaugeMetricFamily(
+        "model_load_time_seconds",
+        "How long the version's last load took, checks and warm-up included.",
+        labels=LABELS,
+    )
+    memory = GaugeMetricFamily(
+        "hotswap_model_memory_bytes",
+        "Memory of the version's own processes that they share with no other.",
+        labels=LABELS,
+    )
+    for model in models:
+        for version in model.versions:
+            labels = (model.name, version.version, version.role)
+            active.add_metric(labels, float(version.version == model.active))
+            memory.add_metric(labels, version.memory_bytes)
+            if version.load_seconds is not None and math.isfinite(version.load_seconds):
+                load.add_metric(labels, version.load_seconds)
+    return [active, load, memory]
+
+
+def _switches(
+    switches: Mapping[tuple[str, str], int], seconds: Mapping[str, tuple[int, float]]
+) -> list[Metric]:
+    total = CounterMetricFamily(
+        "hotswap_switches", "Switches and rollbacks, by result.", labels=("model", "result")
+    )
+    for (model, result), count in sorted(switches.items()):
+        total.add_metric((model, result), count)
+    duration = SummaryMetricFamily(
+        "hotswap_switch_duration_seconds",
+        "Time from the command to the flip, loading included.",
+        labels=("model",),
+    )
+    for model, (count, spent) in sorted(seconds.items()):
+        duration.add_metric((model,), count_value=count, sum_value=spent)
+    return [total, duration]

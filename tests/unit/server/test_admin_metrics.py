@@ -1,0 +1,111 @@
+"""The metrics, read back with the parser that Prometheus's own client has."""
+
+from __future__ import annotations
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from hotswap.core.stats import ModelStats
+from hotswap.errors import StoreError
+from hotswap.server.admin import create_app
+from hotswap.server.metrics import BUCKETS, cumulative
+from hotswap.testing.fake_control import FakeControl
+
+STATS = ModelStats(
+    "fraud",
+    "v1",
+    "stable",
+    success=5,
+    errors={"model": 2, "timeout": 1},
+    success_ns=2_000_000_000,
+    fail_ns=500_000_000,
+    inflight=3,
+    latency={500_000: 1, 500_001: 2, 30_000_000_000: 3, 2**40: 2},
+)
+
+
+async def _samples(control: FakeControl) -> dict[str, list[Sample]]:
+    transport = httpx2.ASGITransport(create_app(control))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    found: dict[str, list[Sample]] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample)
+    return found
+
+
+def _one(samples: list[Sample]) -> Sample:
+    (sample,) = samples
+    return sample
+
+
+async def test_the_tallies_are_shown_as_they_are() -> None:
+    """Counts, sums and kinds of errors equal those of the statistics."""
+    control = FakeControl()
+    control.counters = [STATS]
+    samples = await _samples(control)
+    labels = {"model": "fraud", "version": "v1", "role": "stable"}
+    total = _one(samples["model_prediction_requests_total"])
+    assert (total.labels, total.value) == (labels, 8)
+    errors = {s.labels["kind"]: s.value for s in samples["model_prediction_errors_total"]}
+    assert errors == {"model": 2, "timeout": 1}
+    assert _one(samples["hotswap_inflight_requests"]).value == 3
+    assert _one(samples["model_inference_latency_seconds_count"]).value == 8
+    assert _one(samples["model_inference_latency_seconds_sum"]).value == 2.5
+
+
+async def test_latency_buckets_are_cumulative_and_end_at_the_count() -> None:
+    """A bucket holds what is at or below its bound; +Inf holds all."""
+    control = FakeControl()
+    control.counters = [STATS]
+    buckets = (await _samples(control))["model_inference_latency_seconds_bucket"]
+    counts = {sample.labels["le"]: sample.value for sample in buckets}
+    assert len(counts) == len(BUCKETS) + 1
+    assert (counts["0.0005"], counts["0.001"]) == (1, 3)
+    assert (counts["10.0"], counts["30.0"], counts["+Inf"]) == (3, 6, 8)
+    values = list(counts.values())
+    assert values == sorted(values)
+
+
+def test_no_latencies_are_empty_buckets() -> None:
+    """A version without requests has a histogram of zeros."""
+    assert {count for _, count in cumulative({})} == {0.0}
+
+
+async def test_versions_and_switches_are_shown() -> None:
+    """Which is active, its memory and load time; switches and how long they took."""
+    control = FakeControl()
+    await control.register("fraud", "/m/1", version="v1")
+    await control.register("fraud", "/m/2", version="v2")
+    await control.switch("fraud", "v1")
+    samples = await _samples(control)
+    active = {s.labels["version"]: s.value for s in samples["model_version_active"]}
+    assert active == {"v1": 1, "v2": 0}
+    assert _one(samples["model_load_time_seconds"]).value == 0.25
+    memory = {s.labels["version"]: s.value for s in samples["hotswap_model_memory_bytes"]}
+    assert memory == {"v1": 8 << 20, "v2": 0}
+    switches = _one(samples["hotswap_switches_total"])
+    assert (switches.labels, switches.value) == ({"model": "fraud", "result": "done"}, 1)
+    assert _one(samples["hotswap_switch_duration_seconds_count"]).value == 1
+    assert _one(samples["hotswap_switch_duration_seconds_sum"]).value == 0.0125
+
+
+async def test_the_counters_outlive_the_store() -> None:
+    """When the models cannot be listed, the tallies are still there."""
+    control = FakeControl()
+    control.counters = [STATS]
+    control.failure = StoreError("gone")
+    samples = await _samples(control)
+    assert "model_prediction_requests_total" in samples
+    assert "model_version_active" not in samples
+
+
+async def test_label_values_are_escaped() -> None:
+    """A quote, a backslash or a line break in a role leaves the text readable."""
+    control = FakeControl()
+    control.counters = [ModelStats("fraud", "v1", 'a"\\\nb')]
+    samples = await _samples(control)
+    assert _one(samples["hotswap_inflight_requests"]).labels["role"] == 'a"\\\nb'
