@@ -1,0 +1,116 @@
+"""`python -m benchmarks [--quick] [--only NAME,…] [--peers NAME,…]`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import artifacts, environments, machine, terminal
+from benchmarks.catalogue import PEERS
+from benchmarks.groups import GROUPS
+from benchmarks.options import Options
+from benchmarks.ours import Refused
+from benchmarks.paths import HERE, RESULTS, make_folders
+from benchmarks.processes import ServerFailed
+from benchmarks.wrk import WrkMissing
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under five minutes, without peers")
+    parser.add_argument("--only", default="", help=f"groups, by commas: {', '.join(GROUPS)}")
+    parser.add_argument("--peers", default=None, help=f"by commas, or 'none': {', '.join(PEERS)}")
+    parser.add_argument(
+        "--retune", action="store_true", help="try every setting of the peers again"
+    )
+    return parser.parse_args()
+
+
+def names(given: str, known: Any, what: str) -> list[str]:
+    """A list by commas; ends the program at a name that is not known."""
+    found = [name.strip() for name in given.split(",") if name.strip()]
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise SystemExit(f"there is no {what} {unknown[0]!r}; there are: {', '.join(known)}")
+    return found
+
+
+def main() -> int:
+    """Measure, show, and keep the result; 1 if a group could not be measured."""
+    args = arguments()
+    console = Console()
+    chosen = names(args.only, GROUPS, "group") or list(GROUPS)
+    if args.peers is None:
+        peers = [] if args.quick else list(PEERS)
+    else:
+        peers = [] if args.peers == "none" else names(args.peers, PEERS, "peer")
+    install_tools(need_nginx="nginx" in peers)
+    make_folders()
+    artifacts.train()
+    options = Options(args.quick, peers, args.retune, lambda text: console.print(f"  {text}"))
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    result: dict[str, Any] = {
+        "started": started,
+        "quick": args.quick,
+        "command": sys.argv[1:],
+        "machine": machine.facts(),
+        "groups": {},
+    }
+    for name in chosen:
+        console.rule(f"{name}: {GROUPS[name].__doc__}")
+        begin = time.monotonic()
+        try:
+            seen = GROUPS[name](options)
+        except (ServerFailed, Refused, WrkMissing) as problem:
+            console.print(f"[red]{name} could not be measured:[/] {problem}")
+            seen = {"problem": str(problem)}
+        result["groups"][name] = seen | {"took_seconds": round(time.monotonic() - begin, 1)}
+    result["versions"] = machine.versions()
+    terminal.show(console, result)
+    path = RESULTS / f"{started.replace(':', '').replace(' UTC', '').replace(' ', '-')}.json"
+    path.write_text(json.dumps(result, indent=1))
+    console.print(f"Raw numbers: {path}")
+    draw(console, path)
+    return int(any("problem" in seen for seen in result["groups"].values()))
+
+
+def install_tools(*, need_nginx: bool) -> None:
+    """wrk (and nginx, for the floor) from the distribution, if they are missing and may be installed."""
+    wanted = [("wrk", "wrk")] + ([("nginx", "nginx-light")] if need_nginx else [])
+    missing = [package for command, package in wanted if shutil.which(command) is None]
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise SystemExit(f"install {' and '.join(missing)} first: they are not here")
+    done = subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing])
+    if done.returncode:
+        raise SystemExit(f"apt-get could not install it: sudo apt-get install {' '.join(missing)}")
+
+
+def draw(console: Console, path: Any) -> None:
+    """The picture, in an environment that has matplotlib."""
+    try:
+        python = environments.python("tools")
+    except environments.NotInstalled as problem:
+        console.print(f"no picture: {problem}")
+        return
+    done = subprocess.run(
+        [str(python), str(HERE / "plot.py"), str(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        console.print(f"no picture: {done.stderr.strip().splitlines()[-1]}")
+    else:
+        console.print(f"Picture: {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

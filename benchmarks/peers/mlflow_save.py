@@ -1,0 +1,20 @@
+"""Write the model as an MLflow folder: `mlflow_save.py TARGET`."""
+
+import os
+import shutil
+import sys
+
+import mlflow
+
+MODELS = os.environ["BENCH_MODELS"]
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+if os.environ.get("BENCH_ONNX") == "1":
+    import onnx
+
+    mlflow.onnx.save_model(onnx.load(f"{MODELS}/lr.onnx"), sys.argv[1])
+else:
+    import joblib
+
+    mlflow.sklearn.save_model(
+        joblib.load(f"{MODELS}/lr.joblib"), sys.argv[1], serialization_format="cloudpickle"
+    )
