@@ -23,8 +23,8 @@ _BUILT_IN: Final = {
     "xgboost": "hotswap.runtimes.xgboost:XgboostRuntime",
     "lightgbm": "hotswap.runtimes.lightgbm:LightgbmRuntime",
     "onnx": "hotswap.runtimes.onnx:OnnxRuntime",
-    #    "torch": "hotswap.runtimes.torch:TorchRuntime",
-    #    "mlflow": "hotswap.runtimes.mlflow:MlflowRuntime",
+    "torch": "hotswap.runtimes.torch:TorchRuntime",
+    "mlflow": "hotswap.runtimes.mlflow:MlflowRuntime",
     "python": "hotswap.runtimes.python:PythonRuntime",
 }
 
@@ -44,7 +44,7 @@ def runtimes() -> dict[str, Runtime]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             runtime = point.load()()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             _log.warning(
                 "the runtime %s (%s) could not be loaded: %s: %s",
                 point.name,
