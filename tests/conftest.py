@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.models import write_breast_cancer
+
 CI = os.environ.get("HOTSWAP_CI") == "1"
 
 
@@ -48,6 +50,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder to read, not to write: ``tumours`` with v1 (skops) and v2 (ONNX)."""
+    folder = tmp_path_factory.mktemp("models")
+    write_breast_cancer(folder / "tumours" / "v1", "skops", seed=1)
+    write_breast_cancer(folder / "tumours" / "v2", "onnx", seed=2)
+    return folder
 
 
 @pytest.fixture
