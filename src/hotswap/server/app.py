@@ -18,7 +18,7 @@ from hotswap.ports import Array, DataPlane, Lease
 from hotswap.server import infer, invocations, metadata, predict
 from hotswap.server.bodies import COMPRESS_FROM, compress, decompress
 from hotswap.server.calls import check_type
-from hotswap.server.errors import translate
+from hotswap.server.errors import Origin, translate
 from hotswap.server.messages import (
     JSON_TYPE,
     Answer,
@@ -39,11 +39,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 #: Called after each answer: method, path, status, seconds since arrival, request id.
 AccessLog = Callable[[str, str, int, float, str], None]
 
-Handler = Callable[[Request, Match, str], Awaitable[Answer]]
+Handler = Callable[[Request, Match], Awaitable[Answer]]
 Reader = Callable[[Request, Match], Answer]
 
 _INFER_TYPES: Final = ("application/json", "application/octet-stream")
 _PREDICT_TYPES: Final = ("application/json",)
+_CACHED_VERSIONS: Final = 1024
 _OCTETS: Final = (b"content-type", b"application/octet-stream")
 
 
@@ -75,7 +76,7 @@ class DataApp:
         self._handlers: dict[str, Handler] = {
             "infer": self._infer,
             "predict": self._predict,
-            "predict_stable": self._predict,
+            "predict_stable": self._predict_stable,
             "predict_named": self._predict_named,
             "invocations": self._invocations,
         }
@@ -83,7 +84,6 @@ class DataApp:
 
     async def respond(self, request: Request) -> Answer:
         """The answer to one whole request. Raises nothing but cancellation."""
-        request_id = ""
         try:
             match = self._router.match(request.method, request.path)
             headers = request.headers
@@ -91,35 +91,41 @@ class DataApp:
             if self._authorization is not None and not route.open:
                 self._authorize(headers)
             if b"content-encoding" in headers:
-                request.body = decompress(
-                    request.body, headers.pop(b"content-encoding"), self.limits
-                )
+                encoding = headers.pop(b"content-encoding")
+                request.body = decompress(request.body, encoding, self.limits)
             handler = self._handlers.get(route.handler)
             if handler is None:
                 answer = self._readers[route.handler](request, match)
             else:
-                request_id = self._request_id(headers)
-                answer = await handler(request, match, request_id)
+                request.id = self._request_id(headers)
+                answer = await handler(request, match)
             if len(answer.body) > COMPRESS_FROM and b"accept-encoding" in headers:
-                self._compress(answer, headers[b"accept-encoding"])
+                _compress(answer, headers[b"accept-encoding"])
         except Exception as exc:
-            answer = self._error(exc, request, request_id)
+            answer = self._error(exc, request)
         if self.access_log is not None:
-            self._log(request, answer)
+            seconds = time.monotonic() - request.arrived
+            self.access_log(request.method, request.path, answer.status, seconds, request.id)
         return answer
 
-    def _error(self, exc: Exception, request: Request, request_id: str) -> Answer:
-        request_id = request_id or self._request_id(request.headers)
-        status, extra, body = translate(exc, request_id)
-        return Answer(
-            status, (JSON_TYPE, *extra, (b"x-request-id", request_id.encode("ascii"))), body
-        )
+    def _error(self, exc: Exception, request: Request) -> Answer:
+        lease = request.lease
+        headers: Headers = (JSON_TYPE,)
+        origin = None
+        if lease is not None:
+            origin = self._origin(lease)
+            headers += (self._version_header(lease.version),)
+        request.id = request.id or self._request_id(request.headers)
+        status, extra, body = translate(exc, request.id, origin)
+        headers += (*extra, (b"x-request-id", request.id.encode("ascii")))
+        return Answer(status, headers, body)
 
-    def _log(self, request: Request, answer: Answer) -> None:
-        request_id = dict(answer.headers).get(b"x-request-id", b"").decode("ascii")
-        seconds = time.monotonic() - request.arrived
-        if self.access_log is not None:
-            self.access_log(request.method, request.path, answer.status, seconds, request_id)
+    def _origin(self, lease: Lease) -> Origin:
+        try:
+            entry = self.plane.table(lease.model).version(lease.version)
+        except HotswapError:
+            entry = None
+        return Origin(lease.model, lease.version, entry.digest if entry is not None else "")
 
     def _authorize(self, headers: dict[bytes, bytes]) -> None:
         given = headers.get(b"authorization", b"")
@@ -128,23 +134,20 @@ class DataApp:
         if not hmac.compare_digest(given, self._authorization or b""):
             raise Unauthorized
 
-    @staticmethod
-    def _compress(answer: Answer, accept: bytes) -> None:
-        compressed = compress(answer.body, accept)
-        if compressed is not None:
-            coding, answer.body = compressed
-            answer.headers += ((b"content-encoding", coding), (b"vary", b"accept-encoding"))
+    def _request_id(
+        self, headers: dict[bytes, bytes], of_body: str = "", fresh: str | None = None
+    ) -> str:
+        """The header's id, else the body's, else ``fresh`` or a new one.
 
-    def _request_id(self, headers: dict[bytes, bytes], of_body: str | None = None) -> str:
-        """The header's id, else the body's, else a new one; what cannot be sent back is replaced."""
+        An id that cannot be sent back in a header is replaced.
+        """
         given = headers.get(b"x-request-id")
-        if given is None:
-            if of_body:
-                encoded = of_body.encode("utf-8", "replace")
-                if valid_id(encoded):
-                    return of_body
-            return self._new_id()
-        return given.decode("ascii") if valid_id(given) else self._new_id()
+        if given is not None:
+            if valid_id(given):
+                return given.decode("ascii")
+        elif of_body and valid_id(of_body.encode("utf-8", "replace")):
+            return of_body
+        return fresh or self._new_id()
 
     def _deadline(self, request: Request, timeout: float | None = None) -> float:
         limits = self.limits
@@ -185,26 +188,31 @@ class DataApp:
             raise NotFound("No model is served here yet.")
         raise BadInput(f"Name the model: {', '.join(models[:20])} are served here.")
 
-    def _answer(
-        self, body: bytes, lease: Lease, request_id: str, kind: tuple[bytes, bytes]
-    ) -> Answer:
-        version = self._versions.get(lease.version)
-        if version is None:
-            if len(self._versions) >= 1024:
+    def _version_header(self, version: str) -> tuple[bytes, bytes]:
+        header = self._versions.get(version)
+        if header is None:
+            if len(self._versions) >= _CACHED_VERSIONS:
                 self._versions.clear()
-            version = (b"x-hotswap-version", lease.version.encode("ascii", "replace"))
-            self._versions[lease.version] = version
-        headers: Headers = (kind, version, (b"x-request-id", request_id.encode("ascii")))
+            header = (b"x-hotswap-version", version.encode("ascii", "replace"))
+            self._versions[version] = header
+        return header
+
+    def _answer(
+        self, body: bytes, lease: Lease, request: Request, kind: tuple[bytes, bytes]
+    ) -> Answer:
+        request_id = (b"x-request-id", request.id.encode("ascii"))
+        headers: Headers = (kind, self._version_header(lease.version), request_id)
         if lease.fallback is not None:
             headers += ((b"x-hotswap-fallback", lease.fallback.encode("ascii", "replace")),)
         return Answer(200, headers, body)
 
-    async def _infer(self, request: Request, match: Match, request_id: str) -> Answer:
+    async def _infer(self, request: Request, match: Match) -> Answer:
         headers = request.headers
         if b"content-type" in headers:
             check_type(headers[b"content-type"], _INFER_TYPES)
         model = self._model(headers, match.model)
         lease = self.plane.lease(model, match.version, headers.get(b"x-hotswap-key"))
+        request.lease = lease
         try:
             call = infer.decode(
                 request.body,
@@ -212,73 +220,83 @@ class DataApp:
                 self._plans.of(lease.signature),
                 self.limits,
             )
-            if call.id and b"x-request-id" not in headers:
-                request_id = self._request_id(headers, call.id)
+            if call.id:
+                request.id = self._request_id(headers, call.id, request.id)
             deadline = self._deadline(request, call.timeout)
-            result = await lease.predict(call.inputs, call.outputs, call.rows, deadline, request_id)
-            _check_outputs(result, call.outputs)
+            result = await lease.predict(call.inputs, call.outputs, call.rows, deadline, request.id)
+            _check_outputs(result, call.outputs, call.rows)
             body, length = infer.encode(call, result, lease.model, lease.version, lease.signature)
             if length is None:
-                return self._answer(body, lease, request_id, JSON_TYPE)
-            answer = self._answer(body, lease, request_id, _OCTETS)
+                return self._answer(body, lease, request, JSON_TYPE)
+            answer = self._answer(body, lease, request, _OCTETS)
             answer.headers += ((b"inference-header-content-length", b"%d" % length),)
             return answer
         finally:
             lease.release()
 
-    async def _predict_named(self, request: Request, match: Match, request_id: str) -> Answer:
+    async def _predict(self, request: Request, match: Match) -> Answer:
+        return await self._features(request, None, None)
+
+    async def _predict_stable(self, request: Request, match: Match) -> Answer:
+        return await self._features(request, None, None, stable=True)
+
+    async def _predict_named(self, request: Request, match: Match) -> Answer:
         """``{name}``: a model, else a version of the only model."""
         name = match.name or ""
         models = self.plane.models()
         if name in models:
-            return await self._predict(request, match, request_id, model=name)
+            return await self._features(request, name, None)
         versions: list[str] = []
         if len(models) == 1:
             versions = [entry.version for entry in self.plane.table(models[0]).versions]
             if name in versions:
-                return await self._predict(request, match, request_id, models[0], name)
+                return await self._features(request, models[0], name)
         choices = ", ".join([*models[:20], *versions[:20]]) or "none yet"
         raise NotFound(f"{show(name)} is neither a model nor a version here; there are: {choices}.")
 
-    async def _predict(
-        self,
-        request: Request,
-        match: Match,
-        request_id: str,
-        model: str | None = None,
-        version: str | None = None,
+    async def _features(
+        self, request: Request, model: str | None, version: str | None, stable: bool = False
     ) -> Answer:
+        """The simple format. ``stable``: a version named in the body must be the stable one."""
         headers = request.headers
         if b"content-type" in headers:
             check_type(headers[b"content-type"], _PREDICT_TYPES)
         parsed = predict.parse(request.body, self.limits)
+        if parsed.request_id:
+            request.id = self._request_id(headers, parsed.request_id, request.id)
         model = self._model(headers, _agree("model", model, parsed.model))
         version = _agree("version", version, parsed.version)
-        if parsed.request_id is not None and b"x-request-id" not in headers:
-            request_id = self._request_id(headers, parsed.request_id)
-        lease = self.plane.lease(model, version, headers.get(b"x-hotswap-key"))
+        pinned = None if stable else version
+        lease = self.plane.lease(model, pinned, headers.get(b"x-hotswap-key"))
+        request.lease = lease
         try:
+            if stable and version is not None and version != lease.version:
+                raise BadInput(
+                    f"This route answers by the stable version, {lease.version}: for {show(version)} "
+                    "send the request to /predict."
+                )
             plan = self._plans.of(lease.signature)
             inputs, rows, alone = predict.decode(parsed, plan, self.limits)
-            result = await lease.predict(inputs, (), rows, self._deadline(request), request_id)
-            _check_outputs(result, ())
-            body = predict.encode(result, alone, lease.model, lease.version, request_id)
-            return self._answer(body, lease, request_id, JSON_TYPE)
+            result = await lease.predict(inputs, (), rows, self._deadline(request), request.id)
+            _check_outputs(result, (), rows)
+            body = predict.encode(result, alone, lease.model, lease.version, request.id)
+            return self._answer(body, lease, request, JSON_TYPE)
         finally:
             lease.release()
 
-    async def _invocations(self, request: Request, match: Match, request_id: str) -> Answer:
+    async def _invocations(self, request: Request, match: Match) -> Answer:
         headers = request.headers
         media = check_type(headers.get(b"content-type"), invocations.TYPES)
         parsed = invocations.parse(request.body, media, self.limits)
         model = self._model(headers, None)
         lease = self.plane.lease(model, None, headers.get(b"x-hotswap-key"))
+        request.lease = lease
         try:
             plan = self._plans.of(lease.signature)
             inputs, rows = invocations.decode(parsed, plan, self.limits)
-            result = await lease.predict(inputs, (), rows, self._deadline(request), request_id)
-            _check_outputs(result, ())
-            return self._answer(invocations.encode(result), lease, request_id, JSON_TYPE)
+            result = await lease.predict(inputs, (), rows, self._deadline(request), request.id)
+            _check_outputs(result, (), rows)
+            return self._answer(invocations.encode(result), lease, request, JSON_TYPE)
         finally:
             lease.release()
 
@@ -300,7 +318,7 @@ class DataApp:
             request.headers = collect(scope["headers"])
             body = await self._body(receive)
         except HotswapError as exc:
-            await _send(self._error(exc, request, ""), scope, send)
+            await _send(self._error(exc, request), scope, send)
             return
         if body is None:
             return
@@ -310,6 +328,8 @@ class DataApp:
         work = asyncio.ensure_future(self.respond(request))
         try:
             await asyncio.wait((gone, work), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and gone.result()["type"] != "http.disconnect":
+                await asyncio.wait((work,))
             if work.done():
                 await _send(work.result(), scope, send)
         finally:
@@ -348,12 +368,23 @@ def _agree(what: str, of_path: str | None, of_body: str | None) -> str | None:
     return of_path if of_path is not None else of_body
 
 
-def _check_outputs(result: dict[str, Array], wanted: tuple[str, ...]) -> None:
+def _check_outputs(result: dict[str, Array], wanted: tuple[str, ...], rows: int) -> None:
+    """Raise `InvalidOutput` unless the outputs can be encoded as what was asked for."""
     for name in wanted:
         if name not in result:
             raise InvalidOutput(f"The model gave no output {show(name)}.")
     if not result:
         raise InvalidOutput("The model gave no output.")
+    for name, array in result.items():
+        if not array.ndim or len(array) != rows:
+            raise InvalidOutput(f"The model's output {show(name)} has not one entry a row.")
+
+
+def _compress(answer: Answer, accept: bytes) -> None:
+    compressed = compress(answer.body, accept)
+    if compressed is not None:
+        coding, answer.body = compressed
+        answer.headers += ((b"content-encoding", coding), (b"vary", b"accept-encoding"))
 
 
 async def _send(answer: Answer, scope: Scope, send: Send) -> None:

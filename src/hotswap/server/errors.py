@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -61,28 +61,52 @@ def status_of(exc: BaseException) -> int:
     return 500
 
 
-def scrub(text: str, roots: Mapping[str, str] | None = None) -> str:
+class Origin(NamedTuple):
+    """The version whose failure is told: paths into its artifact are shown as its own."""
+
+    model: str
+    version: str
+    digest: str = ""
+
+
+def scrub(text: str, roots: Mapping[str, str] | None = None, origin: Origin | None = None) -> str:
     """``text`` without paths, tracebacks or values of the environment.
 
     ``roots`` maps an absolute folder to what is shown instead of it, for instance
-    ``{"/srv/state/artifacts/ab12": "fraud/v2"}``; any other absolute path keeps only its last
-    part.
+    ``{"/srv/state/artifacts/ab12": "fraud/v2"}``. A path through a folder named after
+    ``origin`` (its digest, or its model and version) is shown from there on. Any other absolute
+    path keeps only its last part.
 
     >>> scrub("cannot open /srv/a/x.json", {"/srv/a": "fraud/v2"})
     'cannot open fraud/v2/x.json'
     >>> scrub("cannot open /etc/secret/x.json")
     'cannot open …/x.json'
+    >>> scrub("no /srv/artifacts/ab12/x.json", origin=Origin("fraud", "v2", "sha256:ab12"))
+    'no fraud/v2/x.json'
     """
     text = _TRACEBACK.sub("(traceback in the log)", text)
+    # No setting is read here: the values are only looked for, to be hidden.
     for name, value in os.environ.items():
         # Short and common values ("1", "en_US") would only damage the sentence.
         if len(value) >= 8 and value in text and not value.startswith("/"):
             text = text.replace(value, f"<{name}>")
     for root in sorted(roots or {}, key=len, reverse=True):
         text = text.replace(root.rstrip("/"), (roots or {})[root].rstrip("/"))
+    if origin is not None:
+        text = _of_origin(text, origin)
     text = _ABSOLUTE.sub(_last_part, text)
     text = _WINDOWS.sub("…", text)
     return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
+
+
+def _of_origin(text: str, origin: Origin) -> str:
+    shown = f"{origin.model}/{origin.version}"
+    folders = [re.escape(shown)]
+    digest = origin.digest.rpartition(":")[2]
+    if digest:
+        folders.append(f"(?:sha256[:-])?{re.escape(digest)}")
+    pattern = rf"(?<![\w.<>/:])(?:file://)?/(?:[\w.@+~-]+/)*(?:{'|'.join(folders)})(?![\w.-])"
+    return re.sub(pattern, lambda _: shown, text)
 
 
 def _last_part(match: re.Match[str]) -> str:
@@ -107,13 +131,15 @@ def error_body(message: str) -> bytes:
 
 
 def translate(
-    exc: BaseException, request_id: str = ""
+    exc: BaseException, request_id: str = "", origin: Origin | None = None
 ) -> tuple[int, tuple[tuple[bytes, bytes], ...], bytes]:
     """Status, extra headers and JSON body for an exception. Logs what is unexpected.
 
     Our own errors say what they say (a model's failure is scrubbed once more, as its text is
     not ours); anything else is logged with its traceback under ``request_id``.
     """
+    if isinstance(exc, MemoryError):
+        exc = errors.OutOfMemory()
     if not isinstance(exc, errors.HotswapError):
         log.error(
             "unexpected error answering request %s",
@@ -124,7 +150,7 @@ def translate(
     status = status_of(exc)
     message = exc.message
     if status >= 500 and not isinstance(exc, errors.Retryable):
-        message = scrub(message)
+        message = scrub(message, origin=origin)
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(exc, errors.Retryable):
         seconds = exc.retry_after if math.isfinite(exc.retry_after) else 1.0
@@ -134,4 +160,13 @@ def translate(
     return status, headers, error_body(message)
 
 
-__all__ = ["STATUS", "UNEXPECTED", "describe", "error_body", "scrub", "status_of", "translate"]
+__all__ = [
+    "STATUS",
+    "UNEXPECTED",
+    "Origin",
+    "describe",
+    "error_body",
+    "scrub",
+    "status_of",
+    "translate",
+]

@@ -27,6 +27,7 @@ from hotswap.server.tensors import (
     from_raw,
     from_values,
     known_datatype,
+    outgoing,
     output_datatype,
     shape_fits,
     show,
@@ -138,9 +139,8 @@ def _decode_quickly(body: bytes, plan: Plan, limits: Limits) -> Call | None:
     array = plan.floats(given.data, rows)
     if array is None:
         return None
-    for spec in plan.signature.outputs:
-        if spec.datatype in ("FP16", "BF16"):
-            refuse_half_floats(plan.signature, outputs)
+    if plan.half:
+        refuse_half_floats(plan.signature, outputs)
     return Call({plan.name: array}, rows, outputs, request.id)
 
 
@@ -157,7 +157,7 @@ def _header_length(value: bytes, available: int) -> int:
 def _decode_raw(body: bytes, plan: Plan, limits: Limits) -> Call:
     """A body that is one input's bytes alone: the shape comes from the signature."""
     spec = plan.single
-    if spec is None or plan.signature.kind == "table" and len(plan.signature.inputs) != 1:
+    if spec is None or (plan.signature.kind == "table" and len(plan.signature.inputs) != 1):
         raise BadInput("A body without JSON is for models with one input; this model has more.")
     tail = spec.shape[1:]
     if any(size < 0 for size in tail):
@@ -196,10 +196,10 @@ def _decode_carefully(request: object, raw: memoryview, plan: Plan, limits: Limi
     if not isinstance(identity, str):
         raise BadInput('"id" must be text.')
     parameters = _parameters(request, "The request")
-    tensors: dict[str, tuple[Array, str]] = {}
+    tensors: dict[str, tuple[_Sent, str]] = {}
     at = 0
     for item in given:
-        name, array, datatype, used = _input(item, raw[at:], limits)
+        name, array, datatype, used = _input(item, raw[at:])
         if name in tensors:
             raise BadInput(f"Input {show(name)} was sent twice.")
         tensors[name] = (array, datatype)
@@ -245,7 +245,20 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
     return value / 1e6 if value else None
 
 
-def _input(item: object, raw: memoryview, limits: Limits) -> tuple[str, Array, str, int]:
+class _Json:
+    """Values that wait for the datatype they are wanted in: 0.1 must not pass through FP32."""
+
+    __slots__ = ("shape", "values")
+
+    def __init__(self, values: list[Any], shape: tuple[int, ...]) -> None:
+        self.values = values
+        self.shape = shape
+
+
+_Sent = _Json | Array
+
+
+def _input(item: object, raw: memoryview) -> tuple[str, _Sent, str, int]:
     """One input: its name, its array as sent, its datatype, and how many raw bytes it used."""
     if not isinstance(item, dict):
         raise BadInput('Each of "inputs" must be an object with name, shape, datatype and data.')
@@ -276,20 +289,10 @@ def _input(item: object, raw: memoryview, limits: Limits) -> tuple[str, Array, s
             f"Input {show(name)}: the data has the shape {list(nested)}, which is not "
             f"the shape {list(wanted)} that was given."
         )
-    return name, _Json(values, wanted), datatype, 0  # type: ignore[return-value]
+    return name, _Json(values, wanted), datatype, 0
 
 
-class _Json:
-    """Values that wait for the datatype they are wanted in: 0.1 must not pass through FP32."""
-
-    __slots__ = ("shape", "values")
-
-    def __init__(self, values: list[Any], shape: tuple[int, ...]) -> None:
-        self.values = values
-        self.shape = shape
-
-
-def _fit(tensors: dict[str, tuple[Any, str]], plan: Plan) -> dict[str, Array]:
+def _fit(tensors: dict[str, tuple[_Sent, str]], plan: Plan) -> dict[str, Array]:
     """The sent tensors as the signature's inputs."""
     signature = plan.signature
     if not signature.inputs:
@@ -308,14 +311,15 @@ def _fit(tensors: dict[str, tuple[Any, str]], plan: Plan) -> dict[str, Array]:
     }
 
 
-def _materialise(name: str, sent: Any, datatype: str) -> Array:
+def _materialise(name: str, sent: _Sent, datatype: str) -> Array:
     if isinstance(sent, _Json):
         return from_values(name, sent.values, datatype).reshape(sent.shape)
-    array: Array = sent
-    return array
+    return sent
 
 
-def _as_input(name: str, sent: Any, datatype: str, spec: TensorSpec, signature: Signature) -> Array:
+def _as_input(
+    name: str, sent: _Sent, datatype: str, spec: TensorSpec, signature: Signature
+) -> Array:
     shape: tuple[int, ...] = sent.shape
     if signature.kind == "table" and len(shape) == 2 and shape[1] == 1:
         shape = shape[:1]
@@ -324,11 +328,10 @@ def _as_input(name: str, sent: Any, datatype: str, spec: TensorSpec, signature: 
         if (datatype == "BYTES") != (spec.datatype == "BYTES"):
             raise BadInput(f"Input {show(name)} is {spec.datatype}, and {datatype} was sent.")
         return from_values(name, sent.values, spec.datatype).reshape(shape)
-    array: Array = sent
-    return cast(name, array, datatype, spec.datatype).reshape(shape)
+    return cast(name, sent, datatype, spec.datatype).reshape(shape)
 
 
-def _split(name: str, sent: Any, datatype: str, signature: Signature) -> dict[str, Array]:
+def _split(name: str, sent: _Sent, datatype: str, signature: Signature) -> dict[str, Array]:
     """One 2-D tensor as the columns of a table, in the signature's order."""
     rows = sent.shape[0]
     array = _materialise(name, sent, datatype)
@@ -387,7 +390,7 @@ def encode(
     parts: list[bytes] = []
     raws: list[bytes] = []
     for name in call.outputs or result:
-        array = result[name]
+        array = outgoing(result[name])
         datatype = output_datatype(array, signature.output(name))
         start = b'{"name":%b,"datatype":"%b","shape":%b' % (
             _encode(name),

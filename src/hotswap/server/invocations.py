@@ -176,7 +176,7 @@ def _values(parsed: Values, plan: Plan) -> dict[str, Array]:
             raise BadInput("Send a list of rows, each a list.")
         return columns_from_rows(plan, rows)
     if plan.single is None:
-        return columns_from_rows(plan, [])
+        raise BadInput("The model takes several tensors: send them by name as inputs.")
     return {plan.single.name: _tensor(plan.single, value)}
 
 
@@ -229,7 +229,11 @@ def _table(table: Table, plan: Plan) -> dict[str, Array]:
     if plan.columns:
         return columns_from_rows(plan, rows)
     if plan.single is None:
-        raise BadInput("The model takes several tensors: send them by name as inputs.")
+        if table.names is None:
+            raise BadInput("The model takes several tensors: send them by name as inputs.")
+        return predict.from_records(
+            [dict(zip(table.names, row, strict=True)) for row in rows], plan
+        )
     return {plan.single.name: tensor(plan.single, rows)[0]}
 
 

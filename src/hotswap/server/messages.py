@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from hotswap.errors import BadInput
+from hotswap.ports import Lease
 
 #: The only request headers that the data plane reads; a transport may drop all others.
 READ_HEADERS: Final = frozenset(
     {
-        b"accept",
         b"accept-encoding",
         b"authorization",
         b"content-encoding",
@@ -36,10 +36,11 @@ class Request:
 
     ``path`` is percent-decoded once, without a mount's root path. ``headers`` holds those of
     `READ_HEADERS` that came, by lower-case name. ``arrived`` is when its first byte came, on
-    the monotonic clock, seconds.
+    the monotonic clock, seconds. ``id`` is the request's id once it is known, and ``lease`` what
+    answers it: an error names both.
     """
 
-    __slots__ = ("arrived", "body", "headers", "method", "path")
+    __slots__ = ("arrived", "body", "headers", "id", "lease", "method", "path")
 
     def __init__(
         self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, arrived: float
@@ -49,6 +50,8 @@ class Request:
         self.headers = headers
         self.body = body
         self.arrived = arrived
+        self.id = ""
+        self.lease: Lease | None = None
 
 
 class Answer:

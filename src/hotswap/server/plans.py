@@ -19,12 +19,14 @@ class Plan:
 
     ``columns``: each input is one value a row, so that rows of plain values name them all.
     ``quick``: one float tensor input with every size but the batch's fixed, the shape of most
-    requests; then ``name``, ``dtype``, ``tail`` and ``width`` (values a row) describe it.
+    requests, which ``name``, ``dtype``, ``tail`` and ``width`` (values a row) describe.
+    ``half``: an output is of a type that JSON cannot carry.
     """
 
     __slots__ = (
         "columns",
         "dtype",
+        "half",
         "name",
         "names",
         "quick",
@@ -47,6 +49,7 @@ class Plan:
         self.tail: list[int] = list(inputs[0].shape[1:]) if inputs else []
         self.width = math.prod(self.tail)
         self.dtype: np.dtype[Any] = NUMPY_OF[inputs[0].datatype] if inputs else np.dtype("f8")
+        self.half = any(spec.datatype in ("FP16", "BF16") for spec in signature.outputs)
         self.quick = (
             self.single is not None
             and signature.kind == "tensor"

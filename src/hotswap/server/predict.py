@@ -22,7 +22,7 @@ from hotswap.server.calls import (
     untyped,
 )
 from hotswap.server.plans import Plan
-from hotswap.server.tensors import show, to_values
+from hotswap.server.tensors import outgoing, show, to_values
 
 _encode = msgspec.json.Encoder().encode
 
@@ -82,7 +82,7 @@ def decode(parsed: Quick | Body, plan: Plan, limits: Limits) -> tuple[dict[str, 
 
 def _inputs(features: object, plan: Plan) -> tuple[dict[str, Array], bool]:
     if isinstance(features, dict):
-        return _from_records([features], plan), True
+        return from_records([features], plan), True
     if not isinstance(features, list):
         if plan.single is not None and plan.single.shape[1:] == ():
             return _from_list([features], plan)
@@ -93,7 +93,7 @@ def _inputs(features: object, plan: Plan) -> tuple[dict[str, Array], bool]:
         for row in features:
             if not isinstance(row, dict):
                 raise BadInput('"features" mixes objects with other rows.')
-        return _from_records(features, plan), False
+        return from_records(features, plan), False
     return _from_list(features, plan)
 
 
@@ -116,8 +116,8 @@ def _from_list(features: list[Any], plan: Plan) -> tuple[dict[str, Array], bool]
     return {plan.single.name: array}, alone
 
 
-def _from_records(records: list[dict[str, Any]], plan: Plan) -> dict[str, Array]:
-    """Objects by name, one a row: columns, features of one tensor, or whole inputs."""
+def from_records(records: list[dict[str, Any]], plan: Plan) -> dict[str, Array]:
+    """The inputs from objects by name, one a row: columns, features of one tensor, or whole inputs."""
     signature = plan.signature
     if not signature.inputs:
         raise BadInput("The names of this model's inputs are not known: send a list of values.")
@@ -164,7 +164,9 @@ def prediction(result: Mapping[str, Array]) -> tuple[Any, Any]:
             return _rows(next(iter(result.values()))), None
         if len(others) > 1:
             columns = {name: _rows(result[name]) for name in others}
-            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values())]
+            rows = [
+                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+            ]
             return rows, None if probabilities is None else to_values(probabilities)
         main = result[others[0]]
     return _rows(main), None if probabilities is None else to_values(probabilities)
@@ -173,7 +175,7 @@ def prediction(result: Mapping[str, Array]) -> tuple[Any, Any]:
 def _rows(array: Array) -> Any:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array.reshape(-1)
-    return to_values(array)
+    return to_values(outgoing(array))
 
 
 def encode(

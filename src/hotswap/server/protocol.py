@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import logging
 import re
 import time
 from collections import deque
@@ -33,6 +34,8 @@ from hotswap.server.messages import JSON_TYPE, READ_HEADERS, Answer, Request, ke
 
 if TYPE_CHECKING:
     from hotswap.server.app import DataApp
+
+log = logging.getLogger("hotswap.server")
 
 #: The request line's limit in bytes; it counts as a header.
 _TARGET_BYTES: Final = 8192
@@ -103,9 +106,12 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_arrived",
         "_body",
         "_discarding",
         "_head_bytes",
+        "_head_raw",
+        "_header_count",
         "_headers",
         "_headers_done",
         "_hosts",
@@ -114,13 +120,13 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_queue",
+        "_receiving",
         "_refused",
-        "_request",
+        "_running",
         "_task",
         "_transport",
+        "_unsent",
         "_url",
-        "_arrived",
-        "_header_count",
         "_wants_continue",
         "_writable",
         "deadline",
@@ -143,12 +149,15 @@ class Connection(asyncio.Protocol):
         self._arrived = 0.0
         self._headers_done = False
         self._head_bytes = 0
+        self._head_raw = 0
         self._header_count = 0
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._hosts: list[bytes] = []
-        self._body = bytearray()
-        self._request: Request | None = None
+        self._body: bytes | bytearray = b""
+        self._receiving = False
+        self._running = False
+        self._unsent = 0
         self._keep_alive = True
         self._wants_continue = False
 
@@ -169,19 +178,34 @@ class Connection(asyncio.Protocol):
         self.shared.connections.discard(self)
         self._parser = None
         self._transport = None
-        for _ in self._queue:
-            self.shared.done()
-        self._queue.clear()
+        self._drop_queue()
         if self._writable is not None:
             self._writable.set()
         if self._task is not None:
             self._task.cancel()
+            if not self._running:
+                # A task cancelled before its first step runs none of its code.
+                self.shared.done()
+
+    def eof_received(self) -> None:
+        """The client ended its side: the transport closes."""
+
+    def _drop_queue(self) -> None:
+        for item, _ in self._queue:
+            if isinstance(item, Request):
+                self.shared.done()
+        self._queue.clear()
 
     def pause_writing(self) -> None:
         """The client reads slowly: the next answer waits."""
         self._writable = asyncio.Event()
-        # A client that never reads would otherwise hold the connection for ever.
-        self.deadline = time.monotonic() + self.shared.limits.receive_timeout
+        self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        """A client that reads nothing of what is sent would hold the connection for ever."""
+        if self._transport is not None:
+            self._unsent = self._transport.get_write_buffer_size()
+            self.deadline = time.monotonic() + self.shared.limits.receive_timeout
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -197,17 +221,18 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(BadInput("Upgrading the connection is not supported: send HTTP/1.1."))
+            # Its request is answered as plain HTTP; what follows it is in no language of ours.
+            self._refused = True
         except httptools.HttpParserError:
             self._refuse(BadInput("This is not a valid HTTP/1.1 request."))
         else:
-            if not self._headers_done and not self._refused:
+            if self._receiving and not self._headers_done and not self._refused:
                 self._count_head(len(data))
 
     def _count_head(self, received: int) -> None:
         """Bound a head that has not ended: the parser only tells of whole headers."""
-        self._head_bytes += received
-        if self._head_bytes > self.shared.limits.header_bytes + _TARGET_BYTES:
+        self._head_raw += received
+        if self._head_raw > self.shared.limits.header_bytes + _TARGET_BYTES:
             self._refuse(HeadersTooLarge())
 
     # What the parser calls.
@@ -220,9 +245,11 @@ class Connection(asyncio.Protocol):
         self._hosts = []
         self._headers_done = False
         self._head_bytes = 0
+        self._head_raw = 0
         self._header_count = 0
         self._wants_continue = False
-        self._body = bytearray()
+        self._body = b""
+        self._receiving = True
         if self._task is None:
             self.deadline = self._arrived + self.shared.limits.receive_timeout
         elif not self._paused and self._transport is not None:
@@ -266,12 +293,17 @@ class Connection(asyncio.Protocol):
         self._headers_done = True
         if self._refused or self._parser is None:
             return
-        self._keep_alive = self._parser.should_keep_alive()
+        parser = self._parser
+        self._keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
         hosts = self._hosts
         if len(hosts) != 1 or hosts[0] not in self.shared.hosts:
             self._check_host(hosts)
-        if self._wants_continue and not self._refused and self._task is None:
-            assert self._transport is not None
+        if self._wants_continue and self._task is None:
+            self._invite()
+
+    def _invite(self) -> None:
+        """Ask for the body of a request that waits to be asked, unless it was refused."""
+        if self._transport is not None and not self._refused:
             self._transport.write(_CONTINUE)
 
     def _check_host(self, hosts: list[bytes]) -> None:
@@ -287,14 +319,20 @@ class Connection(asyncio.Protocol):
         """A part of the body."""
         if self._refused:
             return
-        self._body += body
+        if not self._body:
+            self._body = body
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
         limits = self.shared.limits
         if len(self._body) > limits.body_bytes:
-            self._body = bytearray()
+            self._body = b""
             self._refuse(_too_large(limits))
 
     def on_message_complete(self) -> None:
         """The request is whole: answer it, or let it wait for its turn."""
+        self._receiving = False
         if self._refused or self._parser is None:
             return
         try:
@@ -304,8 +342,6 @@ class Connection(asyncio.Protocol):
             return
         method = self._parser.get_method().decode("ascii")
         request = Request(method, path, self._headers, bytes(self._body), self._arrived)
-        self._headers_done = False
-        self._head_bytes = 0
         self.shared.inflight += 1
         if self._task is None:
             self._start(request, self._keep_alive)
@@ -320,14 +356,20 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, request: Request, keep_alive: bool) -> None:
         shared = self.shared
+        self._running = True
         try:
             answer = await shared.app.respond(request)
             if self._writable is not None:
+                self._watch_writing()
                 await self._writable.wait()
             if self._transport is not None:
                 self._write(answer, keep_alive and not shared.draining, request.method == "HEAD")
+        except Exception:
+            log.exception("an answer could not be sent")
+            self.shutdown()
         finally:
             self._task = None
+            self._running = False
             shared.done()
         if self._transport is not None:
             self._next(keep_alive and not shared.draining)
@@ -348,10 +390,7 @@ class Connection(asyncio.Protocol):
     def _next(self, keep_alive: bool) -> None:
         """After an answer: the request that waited, or the next one's deadline, or the end."""
         if not keep_alive:
-            for item, _ in self._queue:
-                if isinstance(item, Request):
-                    self.shared.done()
-            self._queue.clear()
+            self._drop_queue()
             self._linger()
             return
         if self._queue:
@@ -372,13 +411,9 @@ class Connection(asyncio.Protocol):
         if self._task is not None or self._discarding:
             return
         limits = self.shared.limits
-        arriving = self._arriving()
         self.deadline = time.monotonic() + (
-            limits.receive_timeout if arriving else limits.keepalive_timeout
+            limits.receive_timeout if self._receiving else limits.keepalive_timeout
         )
-
-    def _arriving(self) -> bool:
-        return self._headers_done or self._head_bytes > 0
 
     # Refusing and closing.
 
@@ -408,7 +443,8 @@ class Connection(asyncio.Protocol):
         if transport is None or self._discarding:
             return
         self._discarding = True
-        self._body = bytearray()
+        self._body = b""
+        self._unsent = transport.get_write_buffer_size()
         self.deadline = time.monotonic() + _LINGER
         if transport.can_write_eof():
             transport.write_eof()
@@ -423,9 +459,14 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._writable is not None or self._discarding:
+        unsent = transport.get_write_buffer_size()
+        if 0 < unsent < self._unsent:
+            # A slow reader, but a reader.
+            self._unsent = unsent
+            self.deadline = time.monotonic() + self.shared.limits.receive_timeout
+        elif unsent or self._discarding:
             transport.abort()
-        elif self._arriving():
+        elif self._receiving:
             seconds = self.shared.limits.receive_timeout
             self._refuse(ReceiveTimeout(f"The request took longer than {seconds:g} s to arrive."))
         else:

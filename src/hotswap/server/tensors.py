@@ -192,9 +192,8 @@ def cast(name: str, array: Array, sent: str, wanted: str) -> Array:
         if np.isinf(result).sum() != (np.isinf(array).sum() if sent in FLOATS else 0):
             raise BadInput(_out_of_range(name, wanted))
         return result
-    if sent in FLOATS:
-        if not np.isfinite(array).all() or (np.floor(array) != array).any():
-            raise BadInput(f"Input {show(name)} takes whole numbers, and one has a fraction.")
+    if sent in FLOATS and not (np.isfinite(array) & (np.floor(array) == array)).all():
+        raise BadInput(f"Input {show(name)} takes whole numbers, and one has a fraction.")
     limits = np.iinfo(NUMPY_OF[wanted])
     if array.size:
         # Compared as Python's integers: numpy would round 2**63 - 1 to a float.
@@ -220,7 +219,8 @@ def from_raw(name: str, raw: memoryview, datatype: str, shape: tuple[int, ...]) 
             f"{list(shape)} is {count * dtype.itemsize}."
         )
     if datatype == "BOOL":
-        return (np.frombuffer(raw, dtype=np.uint8) != 0).reshape(shape)
+        flags: Array = np.frombuffer(raw, dtype=np.uint8) != 0
+        return flags.reshape(shape)
     array: Array = np.frombuffer(raw, dtype=dtype.newbyteorder("<"))
     if sys.byteorder == "big" or not array.flags.aligned:
         array = array.astype(dtype)
@@ -253,12 +253,21 @@ def output_datatype(array: Array, spec: TensorSpec | None) -> str:
     """The protocol's name for an output: the array's own, BF16 only where the signature says."""
     if spec is not None and spec.datatype == "BF16" and array.dtype == np.uint16:
         return "BF16"
-    found = OIP_OF.get(array.dtype)
-    if found is not None:
-        return found
-    if array.dtype.kind in "OUS":
-        return "BYTES"
-    return OIP_OF.get(array.dtype.newbyteorder("="), "FP64")
+    return OIP_OF.get(array.dtype, "BYTES")
+
+
+def outgoing(array: Array) -> Array:
+    """An output in a dtype that the protocol has: foreign byte orders and long doubles are
+    converted, anything else becomes strings."""
+    dtype = array.dtype
+    if dtype in OIP_OF or dtype.kind in "OUS":
+        return array
+    if dtype.kind in "fiub":
+        native = dtype.newbyteorder("=")
+        return array.astype(native if native in OIP_OF else np.float64)
+    texts = np.empty(array.size, dtype=np.object_)
+    texts[:] = [str(value) for value in array.ravel().tolist()]
+    return texts.reshape(array.shape)
 
 
 def _as_text(value: object) -> Any:
