@@ -117,8 +117,8 @@ class FolderSource:
                 seen[candidate.path] = state
             if state is not None and state.settled:
                 found.append(candidate)
-            elif state is None or not state.settled:
-                pending += state is not None
+            elif state is not None:
+                pending += 1
         self._seen = seen
         self._last = Look(tuple(found), tuple(self._problems), pending)
         return self._last
@@ -132,11 +132,14 @@ class FolderSource:
         below: dict[str, Children | None] = {}
         for name in top.folders:
             below[name] = self._children(name)
-        if self._layout is None or not below:
-            self._layout = decide(below, self._root)
-        if self._layout is None:
+        layout = self._layout
+        if layout is None or not below:
+            layout, sure = decide(below, self._root)
+            # Once sure it stays: a half-copied folder must not turn everything else over.
+            self._layout = layout if sure else None
+        if layout is None:
             return []
-        if self._layout == "versions":
+        if layout == "versions":
             return self._flat(below)
         candidates: list[FoundVersion] = []
         for model, children in below.items():

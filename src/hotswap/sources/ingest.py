@@ -65,7 +65,7 @@ def ingest(
     store = Path(os.path.realpath(state_dir)) / ARTIFACTS
     if store.is_relative_to(path) and not _hidden_below(store, path):
         raise BadInput("the state directory lies within this artifact: keep them apart")
-    with _store_errors(state_dir), _staging(store, path) as staged:
+    with staging(state_dir, path.name) as staged:
         entries = _stage(path, staged, wanted, runtime_name, find, progress)
         if (staged / settings.FILE).exists() and not (beside / settings.FILE).exists():
             wanted = _override(settings.read_version_yaml(staged), overrides or {})  # was packed
@@ -225,18 +225,24 @@ def _hidden_below(store: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _staging(store: Path, path: Path) -> Iterator[Path]:
-    """A private folder in the store, of the source's name (errors quote it), removed at the end."""
-    store.mkdir(parents=True, exist_ok=True)
-    _sweep(store)
-    private = store / f"{_STAGING}{os.getpid()}-{secrets.token_hex(8)}"
-    private.mkdir(mode=0o700)
-    try:
-        staged = private / (path.name.lstrip(".") or "model")
-        staged.mkdir()
-        yield staged
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+def staging(state_dir: Path, name: str) -> Iterator[Path]:
+    """A private new folder called ``name`` (errors quote it) on the artifacts' file system.
+
+    It is removed at the end, and so is what a killed process left. An `OSError` within becomes
+    a `StoreError` about the state directory.
+    """
+    with _store_errors(state_dir):
+        store = state_dir / ARTIFACTS
+        store.mkdir(parents=True, exist_ok=True)
+        _sweep(store)
+        private = store / f"{_STAGING}{os.getpid()}-{secrets.token_hex(8)}"
+        private.mkdir(mode=0o700)
+        try:
+            staged = private / (name.lstrip(".") or "model")
+            staged.mkdir()
+            yield staged
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
 
 
 def _sweep(store: Path) -> None:

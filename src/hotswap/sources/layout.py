@@ -79,29 +79,33 @@ def name_problem(kind: str, name: str) -> str | None:
     return None
 
 
-def decide(children: dict[str, Children | None], root: Path) -> Layout | None:
-    """Which layout the folders directly in ``root`` tell of; None if they tell nothing yet.
+def decide(children: dict[str, Children | None], root: Path) -> tuple[Layout | None, bool]:
+    """Which layout the folders directly in ``root`` tell of, and whether that is sure.
 
     Folders that directly hold a model file are versions; folders whose own folders do are
-    models. The greater number decides, so that one file in a wrong place hides nothing.
+    models. The greater number decides, so that one file in a wrong place hides nothing. Where no
+    file has a known name, any file tells, but is not sure; (None, False) if there is none.
     """
-    versions = models = 0
-    for name, below in children.items():
-        if below is None:
-            continue
-        if below.model_file() is not None:
-            versions += 1
-        elif any(_holds_model(root / name / inner) for inner in below.folders):
-            models += 1
-        if models > versions + len(children) // 2:
-            break
-    if not models and not versions:
-        return None
-    return "models" if models >= versions else "versions"
+    for sure in (True, False):
+        versions = models = 0
+        for name, below in children.items():
+            if below is None:
+                continue
+            if _tells(below, sure):
+                versions += 1
+            elif any(_tells_at(root / name / inner, sure) for inner in below.folders):
+                models += 1
+        if models or versions:
+            return ("models" if models >= versions else "versions"), sure
+    return None, False
 
 
-def _holds_model(folder: Path) -> bool:
+def _tells(children: Children, sure: bool) -> bool:
+    return children.model_file() is not None if sure else bool(children.files)
+
+
+def _tells_at(folder: Path, sure: bool) -> bool:
     try:
-        return Children(folder).model_file() is not None
+        return _tells(Children(folder), sure)
     except OSError:
         return False

@@ -8,6 +8,7 @@ artifact may run is the operator's decision alone, and no key here says anything
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,15 +73,17 @@ def _content(file: Path) -> bytes | None:
         return None
     except OSError as error:
         raise ConfigError(f"{FILE} cannot be read: {error.strerror or error}") from error
-    with open(descriptor, "rb") as opened:
-        try:
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigError(f"{FILE} is not a plain file: write the settings into one")
+        with open(descriptor, "rb", closefd=False) as opened:
             content = opened.read(LARGEST + 1)
-        except OSError as error:
-            raise ConfigError(f"{FILE} cannot be read: {error.strerror or error}") from error
+    except OSError as error:
+        raise ConfigError(f"{FILE} cannot be read: {error.strerror or error}") from error
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST:
-        raise ConfigError(
-            f"{FILE} is larger than {LARGEST} bytes: keep samples in a file beside it"
-        )
+        raise ConfigError(f"{FILE} has more than {LARGEST} bytes: keep samples in a file beside it")
     return content
 
 
