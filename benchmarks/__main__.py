@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from benchmarks import artifacts, environments, machine, terminal
 from benchmarks.catalogue import PEERS
@@ -56,7 +57,9 @@ def main() -> int:
     install_tools(need_nginx="nginx" in peers)
     make_folders()
     artifacts.train()
-    options = Options(args.quick, peers, args.retune, lambda text: console.print(f"  {text}"))
+    options = Options(
+        args.quick, peers, args.retune, lambda text: console.print(f"  {text}", markup=False)
+    )
     started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     result: dict[str, Any] = {
         "started": started,
@@ -71,7 +74,7 @@ def main() -> int:
         try:
             seen = GROUPS[name](options)
         except (ServerFailed, Refused, WrkMissing) as problem:
-            console.print(f"[red]{name} could not be measured:[/] {problem}")
+            console.print(f"[red]{name} could not be measured:[/] {escape(str(problem))}")
             seen = {"problem": str(problem)}
         result["groups"][name] = seen | {"took_seconds": round(time.monotonic() - begin, 1)}
     result["versions"] = machine.versions()

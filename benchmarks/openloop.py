@@ -333,8 +333,12 @@ class Running:
             raise ProtocolError("the load generator failed")
         with np.load(self.output) as arrays:
             trace = Trace(
-                *(arrays[name] for name in ("due", "sent", "done", "status", "version")),
-                versions=[str(name) for name in arrays["versions"]],
+                arrays["due"],
+                arrays["sent"],
+                arrays["done"],
+                arrays["status"],
+                arrays["version"],
+                [str(name) for name in arrays["versions"]],
             )
         self.output.unlink()
         return trace

@@ -57,15 +57,12 @@ def run(
     if shutil.which("wrk") is None:
         raise WrkMissing("wrk is not installed: apt-get install wrk")
     env = os.environ | {"BODY": str(body)} | (headers or {})
-    for duration in (warmup, seconds):
-        if duration <= 0:
-            continue
-        done = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(duration))}s", "--timeout", "20s",
-             "-s", str(HERE / "wrk.lua"), url],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )  # fmt: skip
-    return parse(done.stdout)
+    if warmup > 0:
+        _wrk(url, connections, warmup, env)
+    return parse(_wrk(url, connections, seconds, env))
+
+
+def _wrk(url: str, connections: int, seconds: float, env: dict[str, str]) -> str:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
+    command += ["-s", str(HERE / "wrk.lua"), url]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout

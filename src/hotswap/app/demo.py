@@ -1,0 +1,225 @@
+"""`hotswap demo`: train, serve, switch and roll back under live traffic, and give an account."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+
+from hotswap.app import demo_account
+from hotswap.app.demo_account import Move
+from hotswap.app.demo_models import DemoModel, require_libraries, train
+from hotswap.app.demo_server import DemoFailed, DemoServer
+from hotswap.app.demo_traffic import Answer, Traffic
+from hotswap.errors import HotswapError
+
+FOLDER: Final = Path("demo-models")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long each stretch of traffic lasts, in seconds."""
+
+    steady: float = 3.0
+    short: float = 1.5
+
+
+def main(
+    exit: bool = False,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    control_port: int = 8081,
+    *,
+    as_json: bool = False,
+    folder: Path = FOLDER,
+    console: Console | None = None,
+    pace: Pace | None = None,
+) -> int:
+    """Run the demo; stay up until Ctrl-C unless ``exit``.
+
+    ``as_json`` writes the account to standard output as one JSON object, and the rest to standard
+    error. ``port`` and ``control_port`` are taken if they are free, else others. ``folder`` is made, and
+    what an earlier demo left in it is replaced. Returns 0, or 1 if the server could not be
+    started, a request failed, or an answer was not the one of the version it names.
+    """
+    console = console or Console(stderr=as_json)
+    show = demo_account.write if as_json else demo_account.show
+    try:
+        if platform.system() == "Windows":
+            raise DemoFailed("'hotswap serve', which it starts, needs Linux or macOS")
+        require_libraries()
+        with workplace(folder) as place:
+            server = DemoServer(place, host, port, control_port)
+            play = Play(console, place, server, show, pace or Pace())
+            return asyncio.run(play.run(exit=exit))
+    except HotswapError as problem:
+        console.print(f"[red]The demo failed:[/] {escape(str(problem))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 0
+
+
+@contextlib.contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """``folder``, emptied of an earlier demo and ours until the block ends.
+
+    If another demo is using it, a temporary folder instead.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock, contextlib.ExitStack() as stack:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            place = folder.absolute()
+        except BlockingIOError:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hotswap-demo-")))
+        for name in ("models", "trained", "state"):
+            shutil.rmtree(place / name, ignore_errors=True)
+        (place / "models").mkdir()
+        yield place
+
+
+def publish(model: DemoModel, version: str, place: Path) -> None:
+    """Put a trained version where the server looks: whole at once, as a rename is."""
+    source = place / "trained" / model.name / version
+    target = place / "models" / model.name / version
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+@dataclass(frozen=True)
+class Play:
+    """One run: train, serve, move the traffic, account for it."""
+
+    console: Console
+    place: Path
+    server: DemoServer
+    show: Callable[[Console, Sequence[DemoModel], Sequence[Answer], Sequence[Move]], bool]
+    pace: Pace
+
+    async def run(self, *, exit: bool) -> int:
+        """All of it, or until a signal; the exit code. The server has ended when it returns."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
+        work = asyncio.create_task(self.serve())
+        stop = asyncio.create_task(stopping.wait())
+        clean = True  # until the account says otherwise; a user may stop before it
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                clean = work.result()
+                if not exit and clean:
+                    urls(self.console, self.server)
+                    await self.stay(stopping)
+        finally:
+            for task in (work, stop):
+                task.cancel()
+            await asyncio.gather(work, stop, return_exceptions=True)
+            code = await self.server.stop()
+        if code != 0:
+            self.console.print(
+                f"[red]The server ended with code {code}:[/] its log is {self.server.log}"
+            )
+        return 0 if clean and code == 0 else 1
+
+    async def stay(self, stopping: asyncio.Event) -> None:
+        """Until a signal; raises DemoFailed if the server ends before."""
+        while not stopping.is_set():
+            self.server.require_alive()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), 0.5)
+        self.console.print("\nStopping.")
+
+    async def serve(self) -> bool:
+        """Train and serve, switch under traffic, and show the account; whether it is clean."""
+        began = time.monotonic()
+        self.console.print("[bold]1. Training real models on scikit-learn's bundled data[/]")
+        models = await asyncio.to_thread(train, self.place / "trained", self.line)
+        took = time.monotonic() - began
+        self.line(f"trained in {took:.1f} s; half of each data set is held out\n")
+        for model in models:
+            publish(model, "v1", self.place)
+        self.console.print("[bold]2. Serving the first version of each[/]: hotswap serve")
+        began = time.monotonic()
+        await self.server.start()
+        self.line(f"ready after {time.monotonic() - began:.1f} s on {self.server.url}\n")
+        self.console.print("[bold]3. Live traffic from held-out rows, and switches under it[/]")
+        # Half of the connections ask the model that is switched most.
+        first, others = models[0], models[1:]
+        plan = [first] * 4 + [model for model in others for _ in range(2)]
+        traffic = Traffic(self.server.host, self.server.port, plan)
+        try:
+            moves = await self.scenario(models, len(plan))
+        finally:
+            await traffic.stop()
+        self.console.print()
+        return self.show(self.console, models, traffic.answers, moves)
+
+    async def scenario(self, models: Sequence[DemoModel], connections: int) -> list[Move]:
+        """New versions appear, take over and are taken back, while others keep asking."""
+        self.line(f"{connections} connections ask; only v1 of each model is there")
+        await asyncio.sleep(self.pace.steady)
+        later = [(model, version) for model in models for version in model.versions[1:]]
+        for model, version in later:
+            publish(model, version.version, self.place)
+        self.line("new version folders appear; the server notices them and changes nothing")
+        for model, version in later:
+            await self.server.registered(model.name, version.version)
+        first = models[0]
+        moves = [await self.move(first, "switch", first.versions[1].version)]
+        await asyncio.sleep(self.pace.steady)
+        moves.append(await self.move(first, "rollback"))
+        await asyncio.sleep(self.pace.steady)
+        for model in models:
+            moves.append(await self.move(model, "switch", model.versions[-1].version))
+            await asyncio.sleep(self.pace.short)
+        return moves
+
+    async def move(self, model: DemoModel, kind: str, version: str | None = None) -> Move:
+        """A switch or a rollback, and a line about it."""
+        move = await self.server.move(model.name, kind, version)
+        self.line(
+            f"{move.kind} {move.model} {move.source} → {move.target}: loaded and warm in "
+            f"{move.prepare_ms:.0f} ms, flipped in {move.flip_ms:.2f} ms"
+        )
+        return move
+
+    def line(self, text: str) -> None:
+        """One indented line of progress."""
+        self.console.print(f"   {text}", highlight=False, markup=False)
+
+
+def urls(console: Console, server: DemoServer) -> None:
+    """Where everything is, and commands to try."""
+    row = ", ".join(["1"] * 64)
+    lines = [
+        "[bold]It stays up; Ctrl-C stops it.[/]",
+        f"  predictions  {server.url}",
+        f"  control      {server.control_url}",
+        f"  API pages    {server.control_url}/docs",
+        f"  metrics      {server.control_url}/metrics",
+        "",
+        "Try, in another terminal:",
+        f"  curl -s {server.url}/v2/models/cancer",
+        f"  curl -s {server.url}/predict -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "digits", "features": [{row}]}}\'',
+        f"  hotswap models list --url {server.control_url}",
+        f"  hotswap switch cancer v2 --url {server.control_url}",
+        f"  hotswap rollback cancer --url {server.control_url}",
+    ]
+    console.print("\n".join(lines), soft_wrap=True, highlight=False)
