@@ -153,9 +153,14 @@ class Store(Protocol):
 class Found(Protocol):
     """A version that a source has seen complete and unchanging."""
 
-    model: str
-    version: str
-    path: Path
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
 
 
 class VersionSource(Protocol):
