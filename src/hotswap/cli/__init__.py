@@ -1,1 +1,1 @@
-
+"""The command line: one file a group of commands, nothing heavy imported before it is needed."""

@@ -1,0 +1,82 @@
+"""What commands print: tables for people, JSON for programs, one red line for errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+Cell = str | tuple[str, str]
+"""Text, or (text, style)."""
+
+
+def plain(text: object) -> str:
+    """``text`` without what could steer a terminal: it may come from a model's author.
+
+    >>> plain("a\\x1b[31mb")
+    'a�[31mb'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))
+
+
+def error(message: str) -> None:
+    """One red line on stderr: ``error: …``."""
+    from rich.console import Console
+    from rich.text import Text
+
+    line = " ".join(plain(message).split())
+    text = Text.assemble(("error: ", "bold red"), (line, "red"))
+    Console(stderr=True, soft_wrap=True).print(text)
+
+
+def emit(value: Any) -> None:
+    """JSON on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+def say(*parts: Cell) -> None:
+    """One line on stdout; parts with a style are coloured on a terminal."""
+    from rich.text import Text
+
+    cells = [plain(p) if isinstance(p, str) else (plain(p[0]), p[1]) for p in parts]
+    _stdout().print(Text.assemble(*cells), soft_wrap=True)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], right: Sequence[str] = ()
+) -> None:
+    """A table on stdout. ``right`` names the columns of numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        cells = [(c, "") if isinstance(c, str) else c for c in row]
+        shown.add_row(*(Text(plain(text), style) for text, style in cells))
+    _stdout().print(shown)
+
+
+@contextlib.contextmanager
+def spinner(text: str, quiet: bool = False) -> Iterator[None]:
+    """Show on stderr that something takes its time, if someone can see it."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(plain(text))):
+        yield
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    # A pipe has no width: what reads it must not get lines broken at 80 columns.
+    return console if console.is_terminal else Console(width=240)
