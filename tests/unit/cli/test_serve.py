@@ -224,7 +224,9 @@ def test_every_command_takes_json(bare: Run) -> None:
     """--json is in each command's help."""
     groups = {"models": "list show add remove load unload convert"}
     commands = [[group, name] for group, names in groups.items() for name in names.split()]
-    commands += [[name] for name in "serve demo check reload switch rollback predict".split()]
+    commands += [
+        [name] for name in ["serve", "demo", "check", "reload", "switch", "rollback", "predict"]
+    ]
     for command in commands:
         result = bare(*command, "--help")
         assert result.exit_code == 0
