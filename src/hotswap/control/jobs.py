@@ -27,7 +27,7 @@ _MODULE: Final = ("-m", "hotswap.app.job")
 
 class _Answer(msgspec.Struct, frozen=True):
     id: int | None
-    ok: msgspec.Raw | None = None
+    ok: msgspec.Raw = msgspec.Raw(b"null")
     error: dict[str, str] | None = None
     progress: tuple[int, int] | None = None
 
@@ -132,7 +132,7 @@ class JobRunner:
             self._ending = asyncio.get_running_loop().call_later(self._keep_seconds, self._end)
         if answer.error is not None:
             raise _error(answer.error)
-        return msgspec.json.decode(answer.ok or b"null", type=kind)
+        return msgspec.json.decode(answer.ok, type=kind)
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:

@@ -1,0 +1,271 @@
+"""The control process: store, service, sources, admin API. It may die; predictions go on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform as python_platform
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from hotswap.app import logs, platform
+from hotswap.app.clock import SystemClock
+from hotswap.config import Settings
+from hotswap.control.jobs import JobRunner
+from hotswap.control.node import Node
+from hotswap.control.service import Service
+from hotswap.control.warming import Policy
+from hotswap.errors import ConfigError, HotswapError, StoreError
+from hotswap.ipc import messages
+from hotswap.ipc.channel import Channel
+from hotswap.ipc.messages import Snapshot, Stop, Unready
+from hotswap.ports import Store
+from hotswap.sources.folder import FolderSource
+
+_TICK_SECONDS = 1.0
+_STORE_RETRY_SECONDS = 2.0
+
+
+def _release() -> str:
+    try:
+        return version("hotswap")
+    except PackageNotFoundError:
+        return "0"
+
+
+def make_store(settings: Settings) -> Store:
+    """The store that the settings name."""
+    if settings.store == "memory":
+        from hotswap.stores.memory import MemoryStore
+
+        return MemoryStore()
+    from hotswap.stores.sqlite import SqliteStore
+
+    return SqliteStore(settings.state_dir / "hotswap.db")
+
+
+def make_policy(settings: Settings, runtime_dir: str = "") -> Policy:
+    """What the operator allows."""
+    roots = [str(settings.state_dir), *([runtime_dir] if runtime_dir else [])]
+    return Policy(
+        trust_code=settings.trust_code,
+        trust_digests=settings.trust_digests,
+        allow_unvalidated=settings.allow_unvalidated,
+        load_seconds=settings.load_seconds,
+        memory_budget=settings.memory_budget(),
+        roots=roots,
+    )
+
+
+class ControlProcess:
+    """Wires the process."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._channel: Channel | None = None
+        self._snapshot: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+        self._node: Node | None = None
+        self._service: Service | None = None
+        self._server: Any = None
+        self._ended = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._clock = SystemClock()
+
+    async def run(self, sock: socket.socket) -> int:
+        """Until the supervisor says stop or is gone."""
+        self._channel = await Channel.attach(
+            sock, messages.encode, messages.decode, self._heard, self._ended.set
+        )
+        snapshot = await self._snapshot
+        settings = Settings.from_json(snapshot.settings.decode())
+        logs.configure(settings.log_level, settings.log_format, "control")
+        log = structlog.get_logger("hotswap.control")
+        jobs = JobRunner([sys.executable])
+        store = make_store(settings)
+        service = self._make(settings, snapshot, store, jobs)
+        self._tasks = [
+            asyncio.create_task(self._serve(settings, service)),
+            asyncio.create_task(self._work(settings, service)),
+            asyncio.create_task(service.run_lazy_loads()),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._task_done)
+        await self._ended.wait()
+        log.debug("control ends")
+        if self._server is not None:
+            self._server.should_exit = True
+            self._server.force_exit = True
+        for task in self._tasks[1:]:
+            task.cancel()
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(self._tasks[0], 2.0)
+        await jobs.close()
+        with contextlib.suppress(StoreError):
+            await store.close()
+        self._channel.close()
+        return 0
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            structlog.get_logger("hotswap.control").error(
+                "control failed", exc_info=task.exception()
+            )
+            self._ended.set()  # the supervisor starts a new one
+
+    def _heard(self, message: object) -> None:
+        if isinstance(message, Snapshot):
+            if not self._snapshot.done():
+                assert self._channel is not None
+                # Made here, in the same step: no message after the snapshot may be missed.
+                self._node = Node(self._channel, message)
+                self._snapshot.set_result(message)
+        elif isinstance(message, Stop):
+            self._ended.set()
+        elif isinstance(message, Unready):
+            if self._service is not None:
+                self._service.drain()
+        elif self._node is not None:
+            self._node.heard(message)
+
+    def _make(
+        self, settings: Settings, snapshot: Snapshot, store: Store, jobs: JobRunner
+    ) -> Service:
+        assert self._node is not None
+        roots = tuple(
+            Path(os.path.realpath(root))
+            for root in (*((settings.models,) if settings.models else ()), *settings.allow_root)
+        )
+        service = Service(
+            node=self._node,
+            store=store,
+            jobs=jobs,
+            policy=make_policy(settings, snapshot.runtime_dir),
+            clock=self._clock,
+            state_dir=settings.state_dir,
+            roots=roots,
+            keep_warm_seconds=settings.keep_warm_seconds,
+            memory_of=platform.own_memory,
+            info=lambda: self._info(settings, snapshot),
+        )
+        self._service = service
+        return service
+
+    def _info(self, settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
+        return {
+            "version": _release(),
+            "data": _url(snapshot.data_address),
+            "control": _url(snapshot.control_address),
+            "models": str(settings.models) if settings.models else None,
+            "store": settings.store,
+            "supervisor_pid": snapshot.supervisor_pid,
+            "pid": os.getpid(),
+            "uptime_seconds": round(self._clock.wall() - snapshot.started_at, 3),
+            "python": python_platform.python_version(),
+        }
+
+    async def _serve(self, settings: Settings, service: Service) -> None:
+        import uvicorn
+
+        from hotswap.server.admin import create_app
+
+        hosts = (settings.control_host, *settings.allowed_hosts)
+        app = create_app(service, token=settings.secret(), allowed_hosts=hosts)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", server_header=False,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._server = server
+        await server._serve([self._listener])
+
+    async def _work(self, settings: Settings, service: Service) -> None:
+        """Open the store (again and again if it must be), restore, then watch and tick."""
+        log = structlog.get_logger("hotswap.control")
+        said = ""
+        while True:
+            try:
+                await service.open()
+                break
+            except StoreError as exc:
+                if str(exc) != said:
+                    said = str(exc)
+                    log.error("the store cannot be opened; what is served goes on", reason=said)
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+        await service.restore()
+        ticking = asyncio.create_task(self._tick(service))
+        try:
+            await self._watch(settings, service)
+        finally:
+            ticking.cancel()
+
+    async def _tick(self, service: Service) -> None:
+        log = structlog.get_logger("hotswap.control")
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            try:
+                await service.tick()
+            except HotswapError as exc:
+                log.warning("a check failed; it is made again", reason=str(exc))
+
+    async def _watch(self, settings: Settings, service: Service) -> None:
+        log = structlog.get_logger("hotswap.control")
+        if settings.models is None:
+            await service.adopt([], first=True)
+            await asyncio.Event().wait()
+            return
+        source = FolderSource(
+            settings.models, settings.poll_seconds, settings.settle_seconds, self._clock
+        )
+        first = True
+        try:
+            async for found in source.watch():
+                pending = source.last.pending
+                for problem in source.last.problems:
+                    log.warning("something in the models folder cannot be served",
+                                path=problem.path, reason=problem.reason)  # fmt: skip
+                try:
+                    await service.adopt([(f.model, f.version, f.path) for f in found], first=first)
+                except StoreError as exc:
+                    log.error("versions could not be registered; it is tried again", reason=str(exc))
+                # At the first start what was still settling counts as there.
+                first = first and pending > 0
+        except ConfigError as exc:
+            log.error("the models folder cannot be watched", reason=str(exc))
+            await asyncio.Event().wait()
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _run(args: argparse.Namespace) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)  # the supervisor's business
+    process = ControlProcess(socket.socket(fileno=args.listener))
+    return await process.run(socket.socket(fileno=args.channel))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m hotswap.app.control``: started by the supervisor only."""
+    parser = argparse.ArgumentParser(prog="hotswap-control")
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--listener", type=int, required=True)
+    args = parser.parse_args(argv)
+    platform.die_with_parent()
+    return asyncio.run(_run(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

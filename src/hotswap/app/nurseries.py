@@ -1,0 +1,189 @@
+"""The supervisor's side of the nursery: one that forks, and a spare that can take its place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from hotswap.app.processes import Backoff, Watch, describe_exit, start
+from hotswap.ipc import messages
+from hotswap.ipc.messages import Fork, Forked, Preload, Preloaded
+
+log = structlog.get_logger("hotswap.supervisor")
+
+#: One thread each: a host that wants more is given more by its runtime.
+THREADS = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+     "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS"), "1",
+)  # fmt: skip
+
+
+class Nursery:
+    """One nursery process."""
+
+    def __init__(
+        self,
+        runtimes: Sequence[str],
+        health_fd: int,
+        runtime_dir: str,
+        on_forked: Callable[[Forked], None],
+        on_exit: Callable[[Nursery, int], None],
+    ) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        arguments = [
+            f"--socket={theirs.fileno()}", f"--health={health_fd}",
+            f"--runtime-dir={runtime_dir}", f"--runtimes={','.join(runtimes)}",
+        ]  # fmt: skip
+        process = start("hotswap.app.nursery", arguments, [theirs.fileno(), health_fd], THREADS)
+        theirs.close()
+        ours.setblocking(False)
+        self.asked = set(runtimes)
+        self.ready = asyncio.Event()
+        self._sock = ours
+        self._on_forked = on_forked
+        self.watch = Watch(process.pid, lambda status: on_exit(self, status))
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(ours.fileno(), self._read)
+
+    def fork(self, message: Fork, fd: int) -> None:
+        """Ask for a host; raises OSError if this nursery is gone."""
+        self._sock.setblocking(True)
+        try:
+            socket.send_fds(self._sock, [messages.encode(message)], [fd])
+        finally:
+            self._sock.setblocking(False)
+
+    def preload(self, runtime: str) -> None:
+        """Have it import one runtime more, before what is forked after this."""
+        if runtime not in self.asked:
+            self.asked.add(runtime)
+            self.ready.clear()
+            with contextlib.suppress(OSError):
+                self._sock.send(messages.encode(Preload((runtime,))))
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._sock.fileno())
+            return
+        message = messages.decode(data)
+        if isinstance(message, Forked):
+            self._on_forked(message)
+        elif isinstance(message, Preloaded):
+            self.ready.set()
+            for problem in message.problems:
+                log.warning("a runtime could not be preloaded", problem=problem)
+
+    def close(self) -> None:
+        """End of file: it exits."""
+        with contextlib.suppress(OSError, ValueError):
+            self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+
+class Nurseries:
+    """The nursery in use and its spare. Forks that were asked of one that died are asked again."""
+
+    def __init__(
+        self, health_fd: int, runtime_dir: str, on_forked: Callable[[Forked], None]
+    ) -> None:
+        self._health_fd = health_fd
+        self._runtime_dir = runtime_dir
+        self._on_forked = on_forked
+        self._backoff = Backoff()
+        self._runtimes: list[str] = []
+        self._asked: dict[str, tuple[Fork, socket.socket]] = {}
+        self._spare: Nursery | None = None
+        self._stopping = False
+        self._current: Nursery | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the one in use, then of the spare."""
+        return [n.watch.pid for n in (self._current, self._spare) if n is not None]
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        return tuple(self._runtimes)
+
+    def open(self, runtimes: Sequence[str]) -> None:
+        """Start the first one, importing these runtimes."""
+        self._runtimes = list(runtimes)
+        self._current = self._new()
+
+    def keep_spare(self) -> None:
+        """Start the spare (once serving has begun: it competes for processors)."""
+        if self._spare is None and not self._stopping:
+            self._spare = self._new()
+
+    def fork(self, message: Fork, runtime: str, theirs: socket.socket) -> None:
+        """Fork a host that needs this runtime; ``theirs`` is the host's end of its channel."""
+        if runtime not in self._runtimes:
+            self._runtimes.append(runtime)
+        for nursery in (self._current, self._spare):
+            if nursery is not None:
+                nursery.preload(runtime)
+        self._asked[message.host] = (message, theirs)
+        self._ask(message, theirs)
+
+    def _ask(self, message: Fork, theirs: socket.socket) -> None:
+        if self._current is not None:
+            with contextlib.suppress(OSError):  # it died: `_exited` asks its successor
+                self._current.fork(message, theirs.fileno())
+
+    def _new(self) -> Nursery:
+        return Nursery(
+            self._runtimes, self._health_fd, self._runtime_dir, self._forked, self._exited
+        )
+
+    def _forked(self, message: Forked) -> None:
+        asked = self._asked.pop(message.host, None)
+        if asked is not None:
+            asked[1].close()
+            self._on_forked(message)
+
+    def _exited(self, nursery: Nursery, status: int) -> None:
+        nursery.close()
+        if self._stopping:
+            return
+        log.warning("a nursery ended", pid=nursery.watch.pid, how=describe_exit(status))
+        if nursery is self._spare:
+            self._spare = None
+            asyncio.get_running_loop().call_later(1.0, self.keep_spare)
+            return
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.watch.alive:
+            self._current = spare
+            self._again()
+            asyncio.get_running_loop().call_later(1.0, self.keep_spare)
+            return
+        self._current = None
+        delay = self._backoff.delay(asyncio.get_running_loop().time() - nursery.watch.started)
+        asyncio.get_running_loop().call_later(delay, self._restart)
+
+    def _restart(self) -> None:
+        if not self._stopping and self._current is None:
+            self._current = self._new()
+            self._again()
+
+    def _again(self) -> None:
+        for message, theirs in list(self._asked.values()):
+            self._ask(message, theirs)
+
+    def close(self) -> None:
+        """End both."""
+        self._stopping = True
+        for nursery in (self._current, self._spare):
+            if nursery is not None:
+                nursery.close()
+        for _, theirs in self._asked.values():
+            theirs.close()

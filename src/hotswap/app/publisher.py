@@ -1,0 +1,70 @@
+"""The flip, carried out by the supervisor: once accepted it completes, whether or not control lives."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import structlog
+
+from hotswap.app.workers import Workers
+from hotswap.core.routing import RouteTable
+from hotswap.ipc.messages import Published
+from hotswap.ipc.tables import forget_tables, write_table
+from hotswap.ipc.words import Epoch
+
+log = structlog.get_logger("hotswap.supervisor")
+
+ACK_SECONDS: Final = 0.25
+DIRECTORY: Final = 0
+
+
+class Publisher:
+    """The last committed table of each model, and the words that name their revisions."""
+
+    def __init__(self, runtime_dir: str, epoch: Epoch, workers: Workers) -> None:
+        self.tables: dict[int, RouteTable] = {}
+        self._runtime_dir = runtime_dir
+        self._epoch = epoch
+        self._workers = workers
+
+    def restore(self, table: RouteTable) -> None:
+        """A table of the run before: before any worker exists."""
+        write_table(self._runtime_dir, table)
+        self.tables[table.index] = table
+        self._epoch.commit(table.index, table.revision)
+        self._epoch.commit(DIRECTORY, self._epoch.revision(DIRECTORY) + 1)
+
+    async def publish(self, table: RouteTable) -> Published:
+        """Write where workers find it, push it, wait a moment for those who can, store the word.
+
+        The order is the guarantee: a worker that reads the new word can always find the table,
+        and one that does not read it yet answers by the old table, whose hosts still run.
+        """
+        index, revision = table.index, table.revision
+        before = self.tables.get(index)
+        if before is not None and before.revision >= revision:
+            return self._answer(table, 0.0, 0, f"revision {revision} is not newer than {before.revision}")
+        try:
+            write_table(self._runtime_dir, table)
+        except OSError as exc:
+            return self._answer(table, 0.0, 0, f"the route table could not be written: {exc.strerror}")
+        self._workers.published(index, before.revision if before is not None else revision)
+        self._workers.push(table)
+        acks = await self._workers.wait_acks(index, revision, ACK_SECONDS)
+        began = time.perf_counter()
+        self._epoch.commit(index, revision)
+        if before is None:
+            self._epoch.commit(DIRECTORY, self._epoch.revision(DIRECTORY) + 1)
+        flip_ms = (time.perf_counter() - began) * 1000
+        self.tables[index] = table
+        forget_tables(self._runtime_dir, index, revision - 1)
+        return self._answer(table, flip_ms, acks, "")
+
+    def _answer(self, table: RouteTable, flip_ms: float, acks: int, error: str) -> Published:
+        live = sum(worker.listening for worker in self._workers.live)
+        return Published(table.index, table.revision, flip_ms, acks, live, error)
+
+    def stable_only(self, index: int) -> None:
+        """Lower exposure: needs no table and waits for nothing."""
+        self._epoch.stable_only(index)

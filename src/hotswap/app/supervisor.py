@@ -1,0 +1,432 @@
+"""The supervisor: the bottom of the tree. Starts, watches, restarts, relays; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from hotswap.app import logs, platform
+from hotswap.app.clock import SystemClock
+from hotswap.app.hosts import Hosts
+from hotswap.app.last import LastRun
+from hotswap.app.processes import Backoff, Watch, describe_exit, pair, reap_strangers, start
+from hotswap.app.publisher import Publisher
+from hotswap.app.sockets import bind_one, bind_slots
+from hotswap.app.workers import Workers
+from hotswap.config import Settings
+from hotswap.errors import ConfigError, HotswapError
+from hotswap.ipc import messages
+from hotswap.ipc.channel import Channel
+from hotswap.ipc.messages import (
+    AllWarm,
+    Drained,
+    HostChanged,
+    HostGone,
+    HostState,
+    Publish,
+    Published,
+    Snapshot,
+    StableOnly,
+    StartHost,
+    Stop,
+    StopHost,
+    Unready,
+    Wanted,
+    WorkersChanged,
+    WorkerSpec,
+)
+from hotswap.ipc.words import HEALTH_WORDS, MODELS, Epoch, Health, Words
+
+log = structlog.get_logger("hotswap.supervisor")
+
+_CHECK_SECONDS = 0.25
+
+
+class Control:
+    """The control process as the supervisor sees it: it may be dead."""
+
+    def __init__(self, supervisor: Supervisor, listener: socket.socket) -> None:
+        self._supervisor = supervisor
+        self._listener = listener
+        self._channel: Channel | None = None
+        self._backoff = Backoff()
+        self.watch: Watch | None = None
+
+    async def start(self) -> None:
+        ours, theirs = pair()
+        arguments = [f"--channel={theirs.fileno()}", f"--listener={self._listener.fileno()}"]
+        process = start(
+            "hotswap.app.control", arguments, [theirs.fileno(), self._listener.fileno()]
+        )
+        theirs.close()
+        process.returncode = 0  # the watch collects it, not the Popen object
+        self.watch = Watch(process.pid, self._exited)
+        self._channel = await Channel.attach(
+            ours, messages.encode, messages.decode, self._supervisor.heard, lambda: None
+        )
+        self._channel.send(self._supervisor.snapshot())
+
+    def send(self, message: object) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
+
+    def _exited(self, status: int) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._supervisor.stopping:
+            return
+        log.warning("control ended and is started again", how=describe_exit(status))
+        lived = SystemClock().monotonic() - (self.watch.started if self.watch else 0.0)
+        asyncio.get_running_loop().call_later(self._backoff.delay(lived), self._restart)
+
+    def _restart(self) -> None:
+        if not self._supervisor.stopping:
+            self._supervisor.spawn(self.start())
+
+
+class Supervisor:
+    """Joins the parts. Everything that it keeps can be rebuilt from `Last` and from control."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reread: Callable[[], Settings],
+        sockets: list[socket.socket],
+        data_address: tuple[str, int],
+        control_socket: socket.socket,
+        control_address: tuple[str, int],
+        runtime_dir: str,
+    ) -> None:
+        self.stopping = False
+        self.settings = settings
+        self._reread = reread
+        self._data_address = data_address
+        self._control_address = control_address
+        self._runtime_dir = runtime_dir
+        self._clock = SystemClock()
+        self._started_at = self._clock.wall()
+        self._warm = False
+        self._epoch = Epoch(Words.create("hotswap-epoch", MODELS))
+        self._health = Health(Words.create("hotswap-health", HEALTH_WORDS))
+        health_fd = self._health.words.fd
+        self._hosts = Hosts(self._health, health_fd, runtime_dir, self._host_changed, self._host_gone)
+        self._workers = Workers(
+            sockets,
+            self._epoch.words.fd,
+            health_fd,
+            self._worker_spec,
+            self._drained,
+            self._wanted,
+            lambda live: self._control.send(WorkersChanged(live)),
+        )
+        self._publisher = Publisher(runtime_dir, self._epoch, self._workers)
+        self._control = Control(self, control_socket)
+        self._last = LastRun(settings.state_dir / "last.msgpack")
+        self._restoring: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._reloading = asyncio.Lock()
+
+    # --- life
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate, self.settings.drain_seconds)
+        loop.add_signal_handler(signal.SIGINT, self._terminate, 0.0)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self._reload()))
+        runtimes = self._restore()
+        self._hosts.nurseries.open(runtimes)
+        await asyncio.gather(self._control.start(), self._workers.open())
+        log.info(
+            "serving", data=_url(self._data_address), control=_url(self._control_address),
+            workers=len(self._workers.sockets), pid=os.getpid(),
+        )  # fmt: skip
+        while not self._ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _CHECK_SECONDS)
+            self._hosts.check()
+            self._workers.check()
+            reap_strangers(self._pids())
+        return 0
+
+    def spawn(self, work: object) -> None:
+        """Run a coroutine in the background; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of the supervisor failed", exc_info=task.exception())
+
+    def _pids(self) -> set[int]:
+        pids = self._hosts.pids() | self._workers.pids() | set(self._hosts.nurseries.pids)
+        if self._control.watch is not None:
+            pids.add(self._control.watch.pid)
+        return pids
+
+    # --- the run before
+
+    def _restore(self) -> list[str]:
+        """Start the last run's hosts and commit its tables; the runtimes that they need."""
+        last = self._last.read()
+        if last is None:
+            return []
+        trusted = set(self.settings.trust_digests)
+        hosts = [
+            spec
+            for spec in last.hosts
+            if not spec.runs_code or self.settings.trust_code or spec.artifact.digest in trusted
+        ]
+        for table in last.tables:
+            self._publisher.restore(table)
+        named = {ref.host for t in last.tables for entry in t.versions for ref in entry.hosts}
+        wanted = [spec for spec in hosts if spec.host in named]
+        self._restoring = {spec.host for spec in wanted}
+        for spec in wanted:
+            self._hosts.want(spec)
+        return sorted({spec.artifact.runtime for spec in wanted})
+
+    def _save(self) -> None:
+        self._last.write(self._hosts.wanted(), list(self._publisher.tables.values()))
+
+    # --- what children say
+
+    def heard(self, message: object) -> None:
+        """Control's wishes."""
+        if isinstance(message, StartHost):
+            self._hosts.want(message.spec)
+        elif isinstance(message, StopHost):
+            self._hosts.unwant(message.host)
+        elif isinstance(message, Publish):
+            self.spawn(self._publish(message))
+        elif isinstance(message, StableOnly):
+            self._publisher.stable_only(message.index)
+        elif isinstance(message, AllWarm):
+            self._all_warm()
+
+    async def _publish(self, message: Publish) -> None:
+        published: Published = await self._publisher.publish(message.table)
+        self._control.send(published)
+        self._save()
+        self._drained(message.table.index)
+
+    def _all_warm(self) -> None:
+        if not self._warm:
+            self._warm = True
+            self._workers.started()
+            self._hosts.nurseries.keep_spare()
+
+    def _host_changed(self, state: HostState) -> None:
+        self._control.send(HostChanged(state))
+        self._save()
+        if state.state == "ready" and self._restoring:
+            self._restoring.discard(state.spec.host)
+            if not self._restoring:
+                self._all_warm()  # all that the last run served is warm, whatever control does
+
+    def _host_gone(self, state: HostState) -> None:
+        if state.state == "failed":
+            self._control.send(HostChanged(state))
+        else:
+            self._control.send(HostGone(state.spec.host))
+        self._save()
+        if self.stopping and not self._hosts.hosts:
+            self._ended_check()
+
+    def _drained(self, index: int) -> None:
+        table = self._publisher.tables.get(index)
+        if table is not None:
+            lowest = self._workers.lowest(index, table.revision)
+            self._control.send(Drained(index, lowest))
+
+    def _wanted(self, message: Wanted) -> None:
+        self._control.send(message)
+
+    def _worker_spec(self, slot: int, number: int, tally: str) -> WorkerSpec:
+        settings = self.settings
+        return WorkerSpec(
+            slot=slot,
+            incarnation=number,
+            workers=len(self._workers.sockets),
+            runtime_dir=self._runtime_dir,
+            limits=settings.limits(),
+            token=settings.secret(),
+            access_log=settings.access_log,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+            readiness=settings.readiness,
+            tables=tuple(self._publisher.tables.values()),
+            started=self._warm,
+            tally=tally,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Everything, for a control process that has just begun."""
+        return Snapshot(
+            hosts=self._hosts.views(),
+            tables=tuple(self._publisher.tables.values()),
+            workers=sum(worker.listening for worker in self._workers.live),
+            started=self._warm,
+            nursery=self._hosts.nurseries.runtimes,
+            runtime_dir=self._runtime_dir,
+            settings=self.settings.to_json().encode(),
+            started_at=self._started_at,
+            supervisor_pid=os.getpid(),
+            data_address=self._data_address,
+            control_address=self._control_address,
+        )
+
+    # --- signals
+
+    async def _reload(self) -> None:
+        """SIGHUP: new workers with the present code and settings. What is bound stays bound."""
+        async with self._reloading:
+            try:
+                self.settings = self._reread()
+            except HotswapError as exc:
+                log.error("the settings were not reloaded: the old ones stay", reason=str(exc))
+                return
+            log.info("reloading the workers")
+            await self._workers.reload()
+
+    def _terminate(self, drain: float) -> None:
+        if self.stopping:
+            log.warning("stopping at once: what is in flight is lost")
+            self._kill_all()
+            self._ended.set()
+            return
+        self.stopping = True
+        self.spawn(self._shut_down(drain))
+
+    async def _shut_down(self, drain: float) -> None:
+        """Unready, still accepting; then no more; then what is in flight finishes; then all end."""
+        grace = self.settings.grace_seconds
+        log.info("stopping", grace_seconds=grace)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        self._workers.unready()
+        self._control.send(Unready())
+        await asyncio.sleep(min(drain, grace))
+        self._workers.stop(max(0.1, deadline - loop.time() - 0.5))
+        while self._workers.live and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        if self._workers.live:
+            log.warning("the grace time is over: what is in flight is lost")
+        self._save_for_restart()
+        self._control.send(Stop())
+        self._hosts.stop_all()
+        self._hosts.nurseries.close()
+        end = max(deadline, loop.time() + 1.0)
+        while loop.time() < end:
+            control_gone = self._control.watch is None or not self._control.watch.alive
+            if control_gone and not self._hosts.hosts:
+                break
+            await asyncio.sleep(0.01)
+        self._kill_all()
+        self._ended.set()
+
+    def _save_for_restart(self) -> None:
+        """Once: what stops now would otherwise be taken off the list."""
+        self._save()
+        self._last.write = lambda hosts, tables: None  # type: ignore[method-assign]
+
+    def _ended_check(self) -> None:
+        """Hosts are gone; `_shut_down` sees it."""
+
+    def _kill_all(self) -> None:
+        self._workers.kill()
+        for host in self._hosts.hosts.values():
+            if host.watch is not None:
+                host.watch.kill()
+        if self._control.watch is not None:
+            self._control.watch.kill()
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _locked(state_dir: Path):  # type: ignore[no-untyped-def]
+    """One supervisor a state directory."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        file = open(state_dir / "lock", "a+")  # noqa: SIM115 - held until the end
+    except OSError as exc:
+        raise ConfigError(f"the state directory {state_dir} cannot be used: {exc.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ConfigError(
+                f"the state directory {state_dir} is in use by process {holder}: "
+                "stop that server or choose another --state-dir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _runtime_folder():  # type: ignore[no-untyped-def]
+    """A short, private folder for sockets, tables and tallies; gone at the end."""
+    root = next(
+        (p for p in ("/dev/shm", tempfile.gettempdir()) if os.access(p, os.W_OK | os.X_OK)),
+        tempfile.gettempdir(),
+    )
+    folder = tempfile.mkdtemp(prefix="hotswap-", dir=root)
+    os.mkdir(os.path.join(folder, "tables"))
+    os.mkdir(os.path.join(folder, "tally"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
+    """Serve until told to stop; the exit status. Raises `ConfigError` before anything is started.
+
+    ``reread`` gives the settings anew on SIGHUP.
+    """
+    if sys.platform == "win32":
+        raise ConfigError("'serve' needs Linux or macOS; on Windows use hotswap.Engine in your own process")
+    logs.configure(settings.log_level, settings.log_format, "supervisor")
+    if settings.models is not None and not os.access(settings.models, os.R_OK | os.X_OK):
+        exists = settings.models.exists()
+        why = "cannot be read" if exists else "does not exist"
+        raise ConfigError(f"the models folder {settings.models} {why}")
+    platform.become_subreaper()
+    with _locked(settings.state_dir), contextlib.ExitStack() as stack:
+        sockets, data_address = bind_slots(settings.host, settings.port, settings.workers)
+        for sock in sockets:
+            stack.enter_context(sock)
+        control_socket, control_address = bind_one(settings.control_host, settings.control_port)
+        stack.enter_context(control_socket)
+        folder = stack.enter_context(_runtime_folder())
+
+        async def main() -> int:
+            return await Supervisor(
+                settings, reread or (lambda: settings), sockets, data_address,
+                control_socket, control_address, folder,
+            ).run()  # fmt: skip
+
+        return asyncio.run(main())

@@ -1,0 +1,144 @@
+"""Models and versions as the store keeps them, held in memory while control runs.
+
+A document is written before memory changes, with compare-and-set. A write that *lowers*
+exposure does not wait: it may be kept `dirty` and written when the store is back.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from hotswap.core.lifecycle import ModelDocument, VersionDocument
+from hotswap.core.naming import natural_key
+from hotswap.errors import Conflict, NotFound, StoreError
+from hotswap.ports import Store
+
+log = structlog.get_logger("hotswap.control")
+
+_T = TypeVar("_T")
+_MODEL = "model"
+_VERSION = "version"
+
+
+class Catalogue:
+    """Every model and version that is registered."""
+
+    def __init__(self, store: Store) -> None:
+        self.models: dict[str, ModelDocument] = {}
+        self.versions: dict[str, dict[str, VersionDocument]] = {}
+        self._store = store
+        self._generations: dict[tuple[str, str], int] = {}
+        self._dirty: dict[str, ModelDocument] = {}
+
+    async def load(self) -> None:
+        """Read everything. Raises `StoreError`."""
+        for key, value, generation in await self._store.scan(_MODEL):
+            document = _decode(value, ModelDocument, f"model {key!r}")
+            self.models[key] = document
+            self.versions.setdefault(key, {})
+            self._generations[(_MODEL, key)] = generation
+        for key, value, generation in await self._store.scan(_VERSION):
+            version = _decode(value, VersionDocument, f"version {key!r}")
+            self.versions.setdefault(version.record.model, {})[version.record.version] = version
+            self._generations[(_VERSION, key)] = generation
+        for name, versions in self.versions.items():
+            self.versions[name] = dict(sorted(versions.items(), key=lambda v: natural_key(v[0])))
+
+    def model(self, name: str) -> ModelDocument:
+        """Raises `NotFound`."""
+        try:
+            return self.models[name]
+        except KeyError:
+            raise NotFound(f"there is no model {name!r}") from None
+
+    def version(self, model: str, version: str) -> VersionDocument:
+        """Raises `NotFound`."""
+        self.model(model)
+        try:
+            return self.versions[model][version]
+        except KeyError:
+            known = ", ".join(self.versions[model]) or "none"
+            raise NotFound(
+                f"model {model!r} has no version {version!r}; registered: {known}"
+            ) from None
+
+    def registered(self, model: str) -> frozenset[str]:
+        return frozenset(self.versions.get(model, {}))
+
+    def new_index(self) -> int:
+        """A word of the epoch memory that no model has; word 0 counts models."""
+        return max((document.index for document in self.models.values()), default=0) + 1
+
+    async def save(self, document: ModelDocument, *, lowering: bool = False) -> None:
+        """Write a model. Raises `StoreError`, `Conflict`; not when ``lowering``: then it is kept dirty."""
+        key = (_MODEL, document.name)
+        try:
+            self._generations[key] = await self._store.put(
+                *key, msgspec.msgpack.encode(document), self._generations.get(key, 0)
+            )
+        except StoreError as exc:
+            if not lowering:
+                raise
+            log.error("the store cannot be written; it is tried again", reason=str(exc))
+            self._dirty[document.name] = document
+        else:
+            self._dirty.pop(document.name, None)
+        self.models[document.name] = document
+        self.versions.setdefault(document.name, {})
+
+    async def flush(self) -> None:
+        """Write what could not be written. Raises `StoreError` while it still cannot."""
+        for document in list(self._dirty.values()):
+            await self.save(document)
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._dirty)
+
+    async def add(self, version: VersionDocument) -> None:
+        """Register a version of a saved model. Raises `Conflict` if the id was ever used."""
+        record = version.record
+        document = self.model(record.model)
+        if record.version in document.used:
+            raise Conflict(
+                f"version {record.version!r} of model {record.model!r} existed before: ids are never reused"
+            )
+        key = (_VERSION, f"{record.model}/{record.version}")
+        self._generations[key] = await self._store.put(*key, msgspec.msgpack.encode(version), 0)
+        versions = {**self.versions[record.model], record.version: version}
+        self.versions[record.model] = dict(sorted(versions.items(), key=lambda v: natural_key(v[0])))
+        await self.save(
+            msgspec.structs.replace(document, used=(*document.used, record.version))
+        )
+
+    async def remove_version(self, model: str, version: str) -> None:
+        key = f"{model}/{version}"
+        await self._store.delete(_VERSION, key)
+        self._generations.pop((_VERSION, key), None)
+        self.versions[model].pop(version, None)
+
+    async def remove_model(self, model: str) -> None:
+        for version in list(self.versions[model]):
+            await self.remove_version(model, version)
+        await self._store.delete(_MODEL, model)
+        self._generations.pop((_MODEL, model), None)
+        self.models.pop(model, None)
+        self.versions.pop(model, None)
+
+    def digests(self) -> set[str]:
+        """Of every registered artifact."""
+        return {
+            version.record.artifact.digest
+            for versions in self.versions.values()
+            for version in versions.values()
+        }
+
+
+def _decode(value: bytes, kind: type[_T], what: str) -> _T:
+    try:
+        return msgspec.msgpack.decode(value, type=kind)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"the store's document of {what} cannot be read: {exc}") from None

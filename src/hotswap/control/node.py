@@ -1,0 +1,197 @@
+"""This node as control sees it: a mirror of the supervisor's state, and wishes to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from hotswap.core.routing import RouteTable
+from hotswap.errors import HotswapError, LoadError, OutOfMemory, SignatureMismatch, StoreError
+from hotswap.ipc.messages import (
+    AllWarm,
+    Drained,
+    HostChanged,
+    HostGone,
+    HostSpec,
+    HostState,
+    Publish,
+    Published,
+    Snapshot,
+    StartHost,
+    StopHost,
+    Wanted,
+    WorkersChanged,
+)
+
+log = structlog.get_logger("hotswap.control")
+
+_PUBLISH_SECONDS = 10.0
+
+
+class Sender(Protocol):
+    """The channel to the supervisor."""
+
+    def send(self, message: object) -> bool: ...
+
+
+def load_error(state: HostState) -> HotswapError:
+    """The host's own exception, as ours: what the version raised reaches the user."""
+    kinds: dict[str, type[HotswapError]] = {
+        "SignatureMismatch": SignatureMismatch,
+        "MemoryError": OutOfMemory,
+    }
+    spec = state.spec
+    kind = kinds.get(state.error_type, LoadError)
+    return kind(f"version {spec.version!r} of model {spec.model!r} could not be loaded: {state.error}")
+
+
+class Node:
+    """Hosts and tables of this node. Everything here runs on control's loop."""
+
+    def __init__(self, sender: Sender, snapshot: Snapshot) -> None:
+        self.hosts: dict[str, HostState] = {state.spec.host: state for state in snapshot.hosts}
+        self.tables: dict[str, RouteTable] = {table.model: table for table in snapshot.tables}
+        self.workers = snapshot.workers
+        self.snapshot = snapshot
+        self.on_wanted: Callable[[str, str], None] = lambda model, version: None
+        self._sender = sender
+        self._loading: dict[str, asyncio.Future[HostState]] = {}
+        self._publishing: dict[tuple[int, int], asyncio.Future[Published]] = {}
+        self._drained: dict[int, int] = {}
+        #: host -> (index, the revision that no longer names it)
+        self._leaving: dict[str, tuple[int, int]] = {}
+        self._next = 0
+
+    # --- what the supervisor says
+
+    def heard(self, message: object) -> None:
+        if isinstance(message, HostChanged):
+            self._host_changed(message.state)
+        elif isinstance(message, HostGone):
+            self._host_gone(message.host)
+        elif isinstance(message, Published):
+            waiting = self._publishing.pop((message.index, message.revision), None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        elif isinstance(message, Drained):
+            self._drained[message.index] = message.revision
+            self._let_go()
+        elif isinstance(message, Wanted):
+            self.on_wanted(message.model, message.version)
+        elif isinstance(message, WorkersChanged):
+            self.workers = message.live
+
+    def _host_changed(self, state: HostState) -> None:
+        name = state.spec.host
+        waiting = self._loading.get(name)
+        if state.state == "failed":
+            self.hosts.pop(name, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(load_error(state))
+            return
+        self.hosts[name] = state
+        if state.state == "ready" and waiting is not None and not waiting.done():
+            waiting.set_result(state)
+
+    def _host_gone(self, name: str) -> None:
+        state = self.hosts.pop(name, None)
+        self._leaving.pop(name, None)
+        waiting = self._loading.get(name)
+        if waiting is not None and not waiting.done():
+            version = state.spec.version if state is not None else "?"
+            waiting.set_exception(LoadError(f"loading version {version!r} was cancelled"))
+
+    # --- hosts
+
+    def new_host(self) -> tuple[str, int]:
+        """A name and a health slot that no living host has."""
+        taken = {state.spec.slot for state in self.hosts.values()}
+        slot = next(number for number in range(len(taken) + 1) if number not in taken)
+        used = set(self.hosts)
+        while True:
+            self._next += 1
+            name = f"{self._next:x}"
+            if name not in used:
+                return name, slot
+
+    async def start(self, spec: HostSpec) -> HostState:
+        """Start a host and wait until it is warm. Raises what the version raised.
+
+        Its slot is taken from now on. A cancelled wait leaves the host to `stop`.
+        """
+        future: asyncio.Future[HostState] = asyncio.get_running_loop().create_future()
+        self._loading[spec.host] = future
+        self.hosts[spec.host] = HostState(spec, "starting")
+        self._sender.send(StartHost(spec))
+        try:
+            return await future
+        finally:
+            self._loading.pop(spec.host, None)
+
+    def stop(self, host: str) -> None:
+        """At once: no table may name it."""
+        if host in self.hosts:
+            self._sender.send(StopHost(host))
+
+    def warm(self, model: str, version: str) -> list[HostState]:
+        """Hosts of a version that can answer (one that is being restarted will)."""
+        return sorted(
+            (
+                state
+                for state in self.hosts.values()
+                if state.spec.model == model
+                and state.spec.version == version
+                and state.state in ("ready", "restarting")
+                and state.report is not None
+                and state.spec.host not in self._leaving
+            ),
+            key=lambda state: state.spec.instance,
+        )
+
+    # --- tables
+
+    async def publish(self, table: RouteTable) -> Published:
+        """Flip to this table; what it no longer names goes once every worker has drained.
+
+        Raises `StoreError` if the supervisor could not carry it out.
+        """
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        self._publishing[(table.index, table.revision)] = future
+        self._sender.send(Publish(table))
+        try:
+            published = await asyncio.wait_for(future, _PUBLISH_SECONDS)
+        except TimeoutError:
+            raise StoreError("the supervisor did not carry out the flip in time") from None
+        finally:
+            self._publishing.pop((table.index, table.revision), None)
+        if published.error:
+            raise StoreError(f"the flip was not carried out: {published.error}")
+        named = {ref.host for entry in table.versions for ref in entry.hosts}
+        before = self.tables.get(table.model)
+        if before is not None:
+            for entry in before.versions:
+                for ref in entry.hosts:
+                    if ref.host not in named:
+                        self._leaving.setdefault(ref.host, (table.index, table.revision))
+        self.tables[table.model] = table
+        self._let_go()
+        return published
+
+    def _let_go(self) -> None:
+        """Stop the hosts that no table names and no request holds."""
+        for host, (index, revision) in list(self._leaving.items()):
+            if self._drained.get(index, 0) >= revision:
+                self._leaving[host] = (index, 1 << 62)  # once
+                self.stop(host)
+
+    def forget_strangers(self, named: set[str]) -> None:
+        """After a restart of control: stop hosts that no table names and nobody waits for."""
+        for name in list(self.hosts):
+            if name not in named and name not in self._loading:
+                self.stop(name)
+
+    def all_warm(self) -> None:
+        self._sender.send(AllWarm())

@@ -1,0 +1,158 @@
+"""Getting a version's hosts warm, once however many ask, within the memory budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from hotswap.control.node import Node
+from hotswap.core.eviction import Resident, victims
+from hotswap.core.lifecycle import VersionDocument
+from hotswap.core.signature import Signature
+from hotswap.core.spec import VersionSettings
+from hotswap.errors import OutOfMemory, UntrustedCode
+from hotswap.ipc.messages import HostSpec, HostState
+
+log = structlog.get_logger("hotswap.control")
+
+#: A loaded artifact takes about this many times its size on disk; measured again once it is loaded.
+_GROWTH = 2
+
+
+class Policy:
+    """What the operator allows."""
+
+    def __init__(
+        self,
+        *,
+        trust_code: bool,
+        trust_digests: Sequence[str],
+        allow_unvalidated: bool,
+        load_seconds: float,
+        memory_budget: int,
+        roots: Sequence[str],
+    ) -> None:
+        self.trust_code = trust_code
+        self.trust_digests = frozenset(trust_digests)
+        self.allow_unvalidated = allow_unvalidated
+        self.load_seconds = load_seconds
+        self.memory_budget = memory_budget
+        self.roots = tuple(roots)
+
+    def check_trust(self, runs_code: str | None, digest: str) -> None:
+        """Raise `UntrustedCode` if the artifact can run code and nobody allowed it."""
+        if runs_code is not None and not self.trust_code and digest not in self.trust_digests:
+            raise UntrustedCode(runs_code)
+
+
+class Warming:
+    """Starts hosts. ``evict`` unloads a version and returns once its memory is on its way back."""
+
+    def __init__(
+        self,
+        node: Node,
+        policy: Policy,
+        residents: Callable[[], list[Resident]],
+        evict: Callable[[str, str], object],
+        now: Callable[[], float],
+    ) -> None:
+        self.policy = policy
+        self._node = node
+        self._residents = residents
+        self._evict = evict
+        self._now = now
+        self._tasks: dict[tuple[str, str, bool], asyncio.Task[list[HostState]]] = {}
+        #: (model, version) -> why it could not be loaded, until it could
+        self.failures: dict[tuple[str, str], str] = {}
+        self.failed_at: dict[tuple[str, str], float] = {}
+
+    def loading(self, model: str, version: str) -> bool:
+        return any(key[:2] == (model, version) for key in self._tasks)
+
+    async def warm(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
+        """Hosts that can answer; started if there are none. Raises what the version raised."""
+        record = version.record
+        ready = self._node.warm(record.model, record.version)
+        if ready:
+            return ready
+        key = (record.model, record.version, public is None)
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._start(version, public))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        # Shielded: one who stops waiting must not take it from the others who wait.
+        return await asyncio.shield(task)
+
+    async def _start(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
+        record = version.record
+        key = (record.model, record.version)
+        specs: list[HostSpec] = []
+        try:
+            self.policy.check_trust(version.runs_code, record.artifact.digest)
+            self._make_room(version)
+            starts = []
+            for instance in range(record.settings.instances):
+                spec = self._spec(version, instance, public)
+                specs.append(spec)
+                starts.append(asyncio.ensure_future(self._node.start(spec)))
+                await asyncio.sleep(0)  # its slot and name are taken before the next are chosen
+            try:
+                states = await asyncio.gather(*starts)
+            finally:
+                for start in starts:
+                    start.cancel()
+        except BaseException as exc:
+            for spec in specs:
+                self._node.stop(spec.host)
+            if not isinstance(exc, asyncio.CancelledError):
+                self.failures[key] = str(exc)
+                self.failed_at[key] = self._now()
+            raise
+        self.failures.pop(key, None)
+        self.failed_at.pop(key, None)
+        log.info(
+            "a version is warm", model=record.model, version=record.version,
+            load_seconds=round(max(s.report.load_seconds for s in states if s.report), 3),
+        )  # fmt: skip
+        return list(states)
+
+    def _spec(self, version: VersionDocument, instance: int, public: Signature | None) -> HostSpec:
+        record = version.record
+        name, slot = self._node.new_host()
+        settings = record.settings
+        default = settings.load_seconds == VersionSettings().load_seconds
+        return HostSpec(
+            host=name,
+            model=record.model,
+            version=record.version,
+            instance=instance,
+            slot=slot,
+            artifact=record.artifact,
+            settings=settings,
+            public=public,
+            allow_unvalidated=self.policy.allow_unvalidated,
+            load_seconds=self.policy.load_seconds if default else settings.load_seconds,
+            runs_code=version.runs_code is not None,
+            roots=self.policy.roots,
+        )
+
+    def _make_room(self, version: VersionDocument) -> None:
+        """Evict what has to go. Raises `OutOfMemory` naming the bytes."""
+        record = version.record
+        size = sum(entry.size for entry in record.artifact.manifest)
+        needed = size * _GROWTH * record.settings.instances
+        residents = self._residents()
+        gone = victims(residents, self.policy.memory_budget, needed, self._now())
+        if gone is None:
+            held = sum(resident.memory_bytes for resident in residents)
+            raise OutOfMemory(
+                f"version {record.version!r} of model {record.model!r} needs about {needed >> 20} MiB; "
+                f"{held >> 20} of {self.policy.memory_budget >> 20} MiB are held by versions that "
+                "are in use: unload something or raise --memory-budget-mb"
+            )
+        for resident in gone:
+            log.info("a version is evicted", model=resident.model, version=resident.version)
+            self._evict(resident.model, resident.version)

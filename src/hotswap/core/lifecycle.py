@@ -1,0 +1,79 @@
+"""One model's life as data: what is active, what was, where a rollback leads. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hotswap.core.signature import Signature
+from hotswap.core.spec import VersionRecord
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """A flip that was decided and is not yet known to be done; a restart rolls it forward."""
+
+    version: str
+    operation: str
+    kind: str
+    revision: int
+
+
+class ModelDocument(msgspec.Struct, frozen=True):
+    """What the store keeps of a model.
+
+    ``index``: its word in the epoch memory. ``history``: versions that were active, the latest
+    last, each once. ``rolled_back``: those that were rolled back from. ``used``: every version
+    id that was ever registered: none is used twice. ``forced``: the signature was replaced.
+    """
+
+    name: str
+    index: int
+    signature: Signature | None = None
+    active: str | None = None
+    history: tuple[str, ...] = ()
+    rolled_back: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
+    revision: int = 0
+    intent: Intent | None = None
+
+
+class VersionDocument(msgspec.Struct, frozen=True):
+    """What the store keeps of a version. ``runs_code``: why loading it needs trust, or None."""
+
+    record: VersionRecord
+    platform: str = ""
+    runs_code: str | None = None
+
+
+def rollback_target(model: ModelDocument, registered: frozenset[str]) -> str | None:
+    """The latest version that was active before, still exists, and was not rolled back from.
+
+    >>> model = ModelDocument("m", 1, active="v3", history=("v1", "v2", "v3"), rolled_back=("v2",))
+    >>> rollback_target(model, frozenset({"v1", "v2", "v3"}))
+    'v1'
+    """
+    for version in reversed(model.history):
+        if version != model.active and version in registered and version not in model.rolled_back:
+            return version
+    return None
+
+
+def decided(model: ModelDocument, intent: Intent) -> ModelDocument:
+    """The model with a flip about to happen."""
+    return msgspec.structs.replace(model, intent=intent)
+
+
+def flipped(model: ModelDocument, intent: Intent, signature: Signature | None) -> ModelDocument:
+    """The model after the flip. A rollback marks what it left; a switch to a version clears its mark."""
+    rolled_back = set(model.rolled_back) - {intent.version}
+    if intent.kind == "rollback" and model.active is not None and model.active != intent.version:
+        rolled_back.add(model.active)
+    history = tuple(v for v in model.history if v != intent.version) + (intent.version,)
+    return msgspec.structs.replace(
+        model,
+        signature=signature,
+        active=intent.version,
+        history=history,
+        rolled_back=tuple(sorted(rolled_back)),
+        revision=intent.revision,
+        intent=None,
+    )

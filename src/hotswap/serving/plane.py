@@ -1,0 +1,380 @@
+"""The worker's data plane: which version answers, through which host, held by a lease.
+
+The word of a model in the epoch memory says which revision new requests are routed by. It is
+read once a request, in `lease`; a worker that lacks that revision loads the table from where
+the supervisor wrote it before it stored the word. So no worker can answer by an old table once
+the word is stored, and none has to be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hotswap.core.routing import RouteTable, VersionEntry
+from hotswap.core.signature import Signature
+from hotswap.core.stats import ModelStats
+from hotswap.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
+from hotswap.ipc.frames import Layout, encode_tensor
+from hotswap.ipc.tables import read_table, read_tables
+from hotswap.ipc.words import REVISION_MASK, Epoch, Health
+from hotswap.ports import Array
+from hotswap.serving.link import HostLink, Pending, Reply
+from hotswap.serving.recovery import Recovery
+from hotswap.serving.route import Arm, Route
+from hotswap.ipc.tally import Block, TallyFile, read_tallies
+
+_SHORT = 2.0
+_now = time.monotonic
+_now_ns = time.monotonic_ns
+
+_FAILURES = {
+    "DeadlineExceeded": "timeout",
+    "InvalidOutput": "invalid_output",
+    "Overloaded": "overload",
+    "HostLost": "lost",
+    "OutOfMemory": "memory",
+    "Unavailable": "unavailable",
+    "CancelledError": "cancelled",
+}
+
+
+class WorkerLease:
+    """One request's hold on a revision (see `hotswap.ports.Lease`)."""
+
+    __slots__ = ("_arm", "_block", "_plane", "_route", "fallback", "model", "signature", "version")
+
+    def __init__(self, plane: WorkerPlane, route: Route, arm: Arm, block: Block) -> None:
+        table = route.table
+        assert table.signature is not None
+        self._plane = plane
+        self._route = route
+        self._arm = arm
+        self._block = block
+        self.model: str = table.model
+        self.version: str = arm.entry.version
+        self.signature: Signature = table.signature
+        self.fallback: str | None = None
+        route.leases += 1
+
+    async def predict(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        rows: int,
+        deadline: float,
+        request_id: str,
+    ) -> dict[str, Array]:
+        block = self._block
+        block.begin()
+        began = _now_ns()
+        try:
+            reply = await self._plane.call(self._arm, self.signature, inputs, outputs, rows, deadline)
+        except BaseException as exc:
+            block.fail(_now_ns() - began, _FAILURES.get(type(exc).__name__, "model"))
+            raise
+        ns = _now_ns() - began
+        block.succeed(ns, rows, reply.queue_ns, reply.compute_ns, self._plane.wall_ms)
+        start, stop = reply.start, reply.stop
+        return {name: array[start:stop] for name, array in reply.outputs}
+
+    def release(self) -> None:
+        route = self._route
+        route.leases -= 1
+        if not route.leases and route is not self._plane.routes.get(self.model):
+            self._plane.drained(route)
+
+
+class WorkerPlane:
+    """Every model's routes in one worker. All of it runs on the worker's loop."""
+
+    def __init__(
+        self,
+        *,
+        runtime_dir: str,
+        slot: int,
+        workers: int,
+        queue_rows: int,
+        readiness: str,
+        epoch: Epoch,
+        health: Health,
+        tally: str,
+        wall_ms: int,
+        on_ack: Callable[[int, int], None],
+        on_drained: Callable[[int, int], None],
+        on_wanted: Callable[[str, str], None],
+    ) -> None:
+        self.routes: dict[str, Route] = {}
+        self.started = False
+        self.draining = False
+        self.wall_ms = wall_ms  # refreshed by `tick`: for display only
+        self._runtime_dir = runtime_dir
+        self._tally_dir = Path(runtime_dir) / "tally"
+        self._tally = TallyFile(self._tally_dir / tally)
+        self._readiness = readiness
+        self._epoch = epoch.view
+        self._health = health
+        self._limit = max(1, queue_rows // max(1, workers))
+        self._on_ack = on_ack
+        self._on_drained = on_drained
+        self._on_wanted = on_wanted
+        self._loop = asyncio.get_running_loop()
+        self._links: dict[str, HostLink] = {}
+        self._next: dict[str, Route] = {}
+        self._old: list[Route] = []
+        self._layouts: dict[tuple[str, str, tuple[int, ...]], Layout] = {}
+        self._asked: dict[tuple[str, str], float] = {}
+        self._directory = 0
+        self._recovery = Recovery(health, slot)
+
+    # --- tables
+
+    def install(self, table: RouteTable) -> None:
+        """A table was pushed: connect to its hosts and say so; it is routed by once its word is stored."""
+        current = self.routes.get(table.model)
+        if current is not None and current.table.revision >= table.revision:
+            self._on_ack(table.index, table.revision)
+            return
+        route = self._route(table)
+        self._next[table.model] = route
+        if current is None or self._revision(table.index) >= table.revision:
+            self._advance(table.model)
+        self._loop.create_task(self._acknowledge(route))
+
+    async def _acknowledge(self, route: Route) -> None:
+        for arm in route.arms.values():
+            for link in arm.links:
+                await link.connected.wait()
+        self._on_ack(route.table.index, route.table.revision)
+
+    def _revision(self, index: int) -> int:
+        return int(self._epoch[index]) & REVISION_MASK
+
+    def _route(self, table: RouteTable) -> Route:
+        arms: dict[str, Arm] = {}
+        for entry in table.versions:
+            links = []
+            for ref in entry.hosts:
+                link = self._links.get(ref.host)
+                if link is None:
+                    link = HostLink(ref, self._runtime_dir, self._recover)
+                    self._links[ref.host] = link
+                links.append(link)
+            arms[entry.version] = Arm(entry, links)
+        return Route(table, arms)
+
+    def _advance(self, model: str) -> None:
+        """Route by the revision that the word names; what it replaces drains."""
+        old = self.routes.get(model)
+        index = (old or self._next[model]).table.index
+        revision = self._revision(index)
+        coming = self._next.pop(model, None)
+        if coming is None or (old is not None and coming.table.revision != revision):
+            table = read_table(self._runtime_dir, index, revision)
+            if table is None:
+                if coming is not None:
+                    self._next[model] = coming
+                return
+            if coming is not None and coming.table.revision > revision:
+                self._next[model] = coming
+            coming = self._route(table)
+        self.routes[model] = coming
+        if old is not None:
+            if old.leases:
+                self._old.append(old)
+            else:
+                self.drained(old)
+
+    def drained(self, route: Route) -> None:
+        """Nothing holds this table any more: say up to where this worker has drained, close spare links."""
+        if route in self._old:
+            self._old.remove(route)
+        held = [r.table.revision for r in self._old if r.table.index == route.table.index]
+        current = self.routes.get(route.table.model)
+        lowest = min([*held, current.table.revision if current else route.table.revision + 1])
+        self._on_drained(route.table.index, lowest)
+        self._close_spare_links()
+
+    def _close_spare_links(self) -> None:
+        used: set[str] = set()
+        for route in (*self.routes.values(), *self._next.values(), *self._old):
+            for arm in route.arms.values():
+                used.update(link.ref.host for link in arm.links)
+        for host in [host for host in self._links if host not in used]:
+            self._links.pop(host).close()
+
+    def tick(self, wall_ms: int) -> None:
+        """A few times a second: follow words that moved without a request, keep the display clock."""
+        self.wall_ms = wall_ms
+        for model, route in list(self.routes.items()):
+            if self._revision(route.table.index) != route.table.revision:
+                self._advance(model)
+        self._discover()
+
+    def _discover(self) -> None:
+        """Models that were published while this worker was not told: word 0 counts them."""
+        seen = self._revision(0)
+        if seen == self._directory:
+            return
+        self._directory = seen
+        for table in read_tables(self._runtime_dir, self._revision):
+            if table.model not in self.routes:
+                self._next.setdefault(table.model, self._route(table))
+                self._advance(table.model)
+
+    # --- what the front end asks
+
+    def lease(self, model: str, version: str | None, key: bytes | None) -> WorkerLease:
+        """Choose by the revision in force and hold it (see `hotswap.ports.DataPlane`)."""
+        route = self.routes.get(model)
+        if route is None:
+            self._discover()
+            route = self.routes.get(model)
+            if route is None:
+                raise NotFound(f"there is no model {model!r}")
+        table = route.table
+        if self._epoch[table.index] & REVISION_MASK != table.revision:
+            self._advance(model)
+            route = self.routes[model]
+            table = route.table
+        if version is None:
+            arm = route.choice
+            if arm is None:
+                raise self._inactive(table)
+            block = arm.stable
+            if block is None:
+                block = arm.stable = self._tally.block(model, arm.entry.version, "stable")
+        else:
+            arm = route.arms.get(version)
+            if arm is None:
+                raise NotFound(f"model {model!r} has no version {version!r}")
+            block = arm.pinned
+            if block is None:
+                block = arm.pinned = self._tally.block(model, version, "pinned")
+        if not arm.links or table.signature is None:
+            raise self._cold(model, arm.entry)
+        return WorkerLease(self, route, arm, block)
+
+    def _inactive(self, table: RouteTable) -> Exception:
+        if not table.versions:
+            return NotFound(f"there is no model {table.model!r}")
+        return Unavailable(
+            f"model {table.model!r} has no active version: "
+            f"'hotswap switch {table.model} VERSION' activates one"
+        )
+
+    def _cold(self, model: str, entry: VersionEntry) -> Exception:
+        """A version that is not warm: ask for it once a second, and say when to come back."""
+        now = _now()
+        if now - self._asked.get((model, entry.version), -1.0) >= 1.0:
+            self._asked[(model, entry.version)] = now
+            self._on_wanted(model, entry.version)
+        if entry.state == "UNAVAILABLE" and entry.reason:
+            return Unavailable(
+                f"version {entry.version!r} of model {model!r} could not be loaded: {entry.reason}", 10
+            )
+        return Unavailable(f"version {entry.version!r} of model {model!r} is being loaded; try again")
+
+    def table(self, model: str) -> RouteTable:
+        route = self.routes.get(model)
+        if route is None:
+            self._discover()
+            route = self.routes.get(model)
+        if route is None or not route.table.versions:
+            raise NotFound(f"there is no model {model!r}")
+        if self._revision(route.table.index) != route.table.revision:
+            self._advance(model)
+            route = self.routes[model]
+        return route.table
+
+    def models(self) -> list[str]:
+        return sorted(name for name, route in self.routes.items() if route.table.versions)
+
+    def ready(self) -> bool:
+        """At start: once every required model was warm; later: while one (or all) can answer."""
+        if not self.started or self.draining:
+            return False
+        able = [
+            any(link.connected.is_set() for link in route.choice.links)
+            for route in self.routes.values()
+            if route.choice is not None
+        ]
+        if not able:
+            return False
+        return all(able) if self._readiness == "all" else any(able)
+
+    def stats(self) -> list[ModelStats]:
+        return read_tallies(self._tally_dir)
+
+    # --- one call
+
+    async def call(
+        self,
+        arm: Arm,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        rows: int,
+        deadline: float,
+    ) -> Reply:
+        """Send it to the least loaded instance and wait. Raises what `Lease.predict` says."""
+        link = arm.pick()
+        assert link is not None
+        if link.outstanding_rows + rows > self._limit and link.outstanding_rows:
+            raise Overloaded(
+                f"{link.outstanding_rows} rows are waiting for version {arm.entry.version!r} already"
+            )
+        layouts = []
+        raws = []
+        for spec in signature.inputs:
+            array = inputs.get(spec.name)
+            if array is None:
+                continue
+            layouts.append(self._layout(spec.name, spec.datatype, array.shape[1:]))
+            raws.append(encode_tensor(array, spec.datatype))
+        if not layouts:  # nothing told what this version takes: what was sent, under its names
+            for name, array in inputs.items():
+                layouts.append(self._layout(name, "FP64", array.shape[1:]))
+                raws.append(encode_tensor(array, "FP64"))
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        pending = Pending(tuple(layouts), outputs, raws, rows, deadline, future)
+        number = link.call(pending)
+        left = deadline - _now()
+        timer = self._loop.call_later(left, _expire, future) if left < _SHORT else None
+        try:
+            return await future
+        except (asyncio.CancelledError, DeadlineExceeded):
+            link.cancel(number)
+            self._recovery.forget(pending)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _layout(self, name: str, datatype: str, shape: tuple[int, ...]) -> Layout:
+        key = (name, datatype, shape)
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) > 4096:
+                self._layouts.clear()  # shapes come from clients: they must not grow this for ever
+            layout = self._layouts[key] = Layout(name, datatype, shape)
+        return layout
+
+    def _recover(self, link: HostLink, lost: list[Pending]) -> None:
+        """A host died with these: send each again, alone."""
+        arms = [
+            arm
+            for route in (*self.routes.values(), *self._old)
+            for arm in route.arms.values()
+            if link in arm.links
+        ]
+        pure = all(arm.entry.pure for arm in arms)
+        others = [each for arm in arms for each in arm.links]
+        self._recovery.lost(link, lost, others or [link], pure)
+
+
+def _expire(future: asyncio.Future[Reply]) -> None:
+    if not future.done():
+        future.set_exception(DeadlineExceeded("the deadline passed before the model answered"))
