@@ -13,13 +13,14 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hotswap.core.spec import Artifact, Ingested, VersionSettings
 from hotswap.errors import BadInput, ConfigError, HotswapError, LoadError, StoreError
 from hotswap.ports import Executor, Runtime
 from hotswap.sources import copying
-from hotswap.sources.ingest import ingest
+from hotswap.sources.ingest import discard, ingest
 from hotswap.sources.manifest import digest_of, verify
 
 
@@ -500,3 +501,29 @@ def test_a_clone_is_hashed_like_a_copy(
     monkeypatch.setattr(fcntl, "ioctl", clone)
     assert take(models / "v1").artifact == copied
     assert cloned == [3_000_000]
+
+
+def test_a_discarded_artifact_is_gone(take: Take, models: Path, state: Path) -> None:
+    """Its copy and nothing else; a second time there is none."""
+    artifact = take(models / "v1").artifact
+    (models / "v1" / "model.onnx").write_bytes(b"other")
+    other = take(models / "v1").artifact
+    assert discard(artifact, state)
+    assert not discard(artifact, state)
+    verify(other)
+    assert left_in(state) == [Path(other.folder).name]
+
+
+def test_discarding_removes_nothing_but_copies(take: Take, models: Path, state: Path) -> None:
+    """Not an artifact in place, not what a forged record names."""
+    copied = take(models / "v1").artifact
+    in_place = take(models / "v1", in_place=True).artifact
+    assert not discard(in_place, state)
+    verify(in_place)
+    verify(copied)
+    for digest in ("sha256:", "sha256:..", "sha256:../../models", "%252e%252e%252f", "\\..\\.."):
+        folder = str(state / "artifacts" / digest.removeprefix("sha256:"))
+        forged = msgspec.structs.replace(copied, digest=digest, folder=folder)
+        with pytest.raises(BadInput, match="is no digest"):
+            discard(forged, state)
+    verify(copied)

@@ -236,6 +236,14 @@ async def test_a_changed_artifact_is_not_converted(
         await jobs.convert(taken.artifact, taken.settings, state_dir=state, trusted=True)
 
 
+async def test_a_copy_is_discarded(jobs: JobRunner, models: Path, state: Path) -> None:
+    """Once; the second time there is nothing to remove."""
+    taken = await jobs.ingest(str(models / "v1"), state_dir=state, allowed_roots=[models])
+    assert await jobs.discard(taken.artifact, state_dir=state) is True
+    assert os.listdir(state / "artifacts") == []
+    assert await jobs.discard(taken.artifact, state_dir=state) is False
+
+
 def test_the_process_answers_line_by_line_and_ends_with_its_input(
     models: Path, state: Path
 ) -> None:

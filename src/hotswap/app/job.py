@@ -26,6 +26,7 @@ import msgspec
 from hotswap.core.spec import Artifact, Json, VersionSettings
 from hotswap.errors import BadInput, HotswapError, LoadError, UntrustedCode
 
+_NICE: Final = 10  # predictions go first
 _PROGRESS_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -51,11 +52,20 @@ class ConvertRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="convert
     trusted: bool = False
 
 
-Request = IngestRequest | ConvertRequest
+class DiscardRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="discard"):
+    """Remove the copy of an artifact: see `hotswap.sources.ingest.discard`."""
+
+    id: int
+    artifact: Artifact
+    state_dir: str
+
+
+Request = IngestRequest | ConvertRequest | DiscardRequest
 
 
 def main() -> None:
     """Serve requests until the input ends."""
+    os.nice(_NICE)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a library that prints must not write between the answers
     sys.stdout = sys.stderr
@@ -85,8 +95,10 @@ def _answer(line: bytes, answers: IO[bytes]) -> None:
         request_id = request.id
         if isinstance(request, IngestRequest):
             result: object = _ingest(request, answers)
-        else:
+        elif isinstance(request, ConvertRequest):
             result = _convert(request)
+        else:
+            result = _discard(request)
         answer: dict[str, object] = {"id": request_id, "ok": result}
     except HotswapError as error:
         answer = {"id": request_id, "error": _described(type(error).__name__, str(error))}
@@ -149,6 +161,12 @@ def _convert(request: ConvertRequest) -> object:
         overrides = msgspec.to_builtins(settings) | {"runtime": "onnx", "in_place": False}
         taken = ingest(folder, Path(request.state_dir), [folder], find_runtime, overrides=overrides)
     return {"ingested": taken, "report": report}
+
+
+def _discard(request: DiscardRequest) -> object:
+    from hotswap.sources.ingest import discard
+
+    return discard(request.artifact, Path(request.state_dir))
 
 
 def _id_of(line: bytes) -> object:

@@ -103,6 +103,19 @@ class JobRunner:
         }
         return await self._run(f"converting {artifact.entry}", request, Converted, None)
 
+    async def discard(self, artifact: Artifact, *, state_dir: Path) -> bool:
+        """Remove the copy of an artifact that no version uses any more; whether there was one.
+
+        Versions with equal content share a copy: the caller sees to it that none is left, and
+        that none is being registered. An artifact in place is left alone.
+        """
+        request: dict[str, object] = {
+            "kind": "discard",
+            "artifact": artifact,
+            "state_dir": os.fspath(state_dir),
+        }
+        return await self._run(f"removing {artifact.digest}", request, bool, None)
+
     async def close(self) -> None:
         """End the process; jobs that wait or run fail. May be called again."""
         self._closed = True

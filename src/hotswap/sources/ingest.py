@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ Find = Callable[[Path, "str | None"], "tuple[Runtime, str]"]
 
 ARTIFACTS: Final = "artifacts"
 _STAGING: Final = ".staging-"
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _PACKED: Final = ("model.tar.gz", "model.tgz")
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -79,6 +81,23 @@ def ingest(
         artifact = Artifact(os.fspath(folder), entry, runtime.name, digest, tuple(entries))
         _publish(staged, artifact)
     return Ingested(artifact, wanted, runtime.platform, runs_code)
+
+
+def discard(artifact: Artifact, state_dir: Path) -> bool:
+    """Remove the copy of an artifact that no version uses any more; whether there was one.
+
+    Only ``artifacts/<digest>`` is ever removed: an artifact in place is left where it is. It
+    loses its name at once, so nothing sees half of it. Raises `BadInput` for a digest that is
+    none, `StoreError` if it cannot be removed.
+    """
+    if not _DIGEST.fullmatch(artifact.digest):
+        raise BadInput(f"{artifact.digest[:80]!a} is no digest: it is sha256: and 64 hex digits")
+    folder = Path(os.path.realpath(state_dir)) / ARTIFACTS / artifact.digest.removeprefix("sha256:")
+    if Path(artifact.folder) != folder or not folder.is_dir() or folder.is_symlink():
+        return False
+    with staging(state_dir, "discarded") as staged:
+        folder.rename(staged / "artifact")
+    return True
 
 
 def _in_place(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -155,17 +154,6 @@ async def test_a_full_disk_is_told_and_works_afterwards(
     await store.open()
     assert await store.put("k", "large", b"x" * 100_000, 0) == 1
     await store.close()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
-async def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
-    """A folder without write permission is named."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o500)
-    store = SqliteStore(folder / "store.db")
-    with pytest.raises(StoreError) as caught:
-        await store.open()
-    says(caught, folder / "store.db", "cannot be opened")
 
 
 async def test_a_read_only_database_is_told_and_works_afterwards(
