@@ -18,6 +18,17 @@ from hotswap.ports import Runtime
 GROUP: Final = "hotswap.runtimes"
 """The entry-point group: each names a class or a function that, called, gives a `Runtime`."""
 
+PRELOAD_ENVIRONMENT: Final = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""What a process must be started with, if it is to preload runtimes and then be forked.
+
+The numeric libraries start their threads when they are imported. `Runtime.load` sets the number
+that a version asks for, in its own process.
+"""
+
 _BUILT_IN: Final = {
     "sklearn": "hotswap.runtimes.sklearn:SklearnRuntime",
     "xgboost": "hotswap.runtimes.xgboost:XgboostRuntime",

@@ -92,6 +92,7 @@ def _read(path: Path) -> str:
         raise LoadError(f"{path.name} is not a LightGBM text model") from None
     if not text.startswith("tree"):
         raise LoadError(f"{path.name} is not a LightGBM text model: it does not begin with 'tree'")
-    if "\nend of trees" not in text:
-        raise LoadError(f"{path.name} is cut short: 'end of trees' is missing")
+    for end in ("end of trees", "end of parameters"):  # without them the library crashes
+        if f"\n{end}" not in text:
+            raise LoadError(f"{path.name} is cut short: {end!r} is missing")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -59,14 +60,14 @@ class OnnxRuntime:
 
     def preload(self) -> None:
         """Import onnxruntime."""
-        require("onnxruntime", "onnxruntime", self.extra)
+        _library()
 
     def load(self, artifact: Artifact, settings: VersionSettings) -> OnnxExecutor:
         """Check the file strictly, then make a session of ``settings.threads`` threads."""
         folder = Path(artifact.folder)
         path = folder / artifact.entry
         check(path, folder)
-        library = require("onnxruntime", "onnxruntime", self.extra)
+        library = _library()
         options = library.SessionOptions()
         options.intra_op_num_threads = settings.threads
         options.inter_op_num_threads = 1
@@ -141,6 +142,12 @@ class OnnxExecutor:
 
     def close(self) -> None:
         """The session goes with its last reference."""
+
+
+def _library() -> Any:
+    """onnxruntime without its telemetry, which would start a thread at import and call home."""
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
+    return require("onnxruntime", "onnxruntime", "onnx")
 
 
 def _input(value: Any) -> TensorSpec:

@@ -16,6 +16,9 @@ from hotswap.errors import LoadError
 
 _DEPTH: Final = 64
 
+Span = tuple[int, int]
+"""Where in the file something is: its first position, and the one after its last."""
+
 # Message → field number → message of that field: the way from a ModelProto to every TensorProto.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -33,12 +36,9 @@ def check(path: Path, folder: Path) -> None:
     """Raise `LoadError` if the file is not a whole ONNX model, or names a file outside ``folder``."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            view = memoryview(data)
-            try:
-                locations = set(_locations(view, "model", 0))
-                has_graph = any(number == 7 for number, _, _ in _fields(view))
-            finally:
-                view.release()
+            whole = (0, len(data))
+            locations = set(_locations(data, whole, "model", 0))
+            has_graph = any(number == 7 for number, _, _ in _fields(data, whole))
     except (_Malformed, ValueError, OSError) as error:
         raise LoadError(f"{path.name} is not a whole ONNX file ({error})") from None
     if not has_graph:
@@ -78,54 +78,60 @@ def _check_location(location: bytes, path: Path, folder: Path) -> None:
         )
 
 
-def _locations(view: memoryview, message: str, depth: int) -> Iterator[bytes]:
+def _locations(data: mmap.mmap, span: Span, message: str, depth: int) -> Iterator[bytes]:
     if depth > _DEPTH:
         raise _Malformed("it is nested too deep")
     children = _CHILDREN[message]
-    for number, wire, value in _fields(view):
+    for number, wire, inner in _fields(data, span):
         child = children.get(number)
         if child is None:
             continue
-        if wire != 2 or not isinstance(value, memoryview):
+        if wire != 2:
             raise _Malformed("a field has the wrong type")
         if child == "entry":
-            pair = {n: bytes(v) for n, _, v in _fields(value) if isinstance(v, memoryview)}
-            if pair.get(1) == b"location":
-                yield pair.get(2, b"")
+            yield from _location(data, inner)
         else:
-            yield from _locations(value, child, depth + 1)
+            yield from _locations(data, inner, child, depth + 1)
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int, memoryview | None]]:
-    """(field number, wire type, content of length-delimited fields) of one message."""
-    at, end = 0, len(view)
+def _location(data: mmap.mmap, span: Span) -> Iterator[bytes]:
+    """The value of a key-value entry, if its key is ``location``."""
+    pair = {number: data[slice(*inner)] for number, wire, inner in _fields(data, span) if wire == 2}
+    if pair.get(1) == b"location":
+        yield pair.get(2, b"")
+
+
+def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, int, Span]]:
+    """(field number, wire type, where its content is) for each field of one message."""
+    at, end = span
     while at < end:
-        tag, at = _varint(view, at)
+        tag, at = _varint(data, at, end)
         number, wire = tag >> 3, tag & 7
         if number == 0:
             raise _Malformed("a field has no number")
         if wire == 0:
-            _, at = _varint(view, at)
-            yield number, wire, None
+            start = at
+            _, at = _varint(data, at, end)
+            yield number, wire, (start, at)
             continue
         if wire == 2:
-            size, at = _varint(view, at)
+            size, at = _varint(data, at, end)
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
             raise _Malformed("a field has an unknown type")
         if at + size > end:
             raise _Malformed("it ends early")
-        yield number, wire, view[at : at + size] if wire == 2 else None
+        yield number, wire, (at, at + size)
         at += size
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        if at >= len(view) or shift > 63:
+        if at >= end or shift > 63:
             raise _Malformed("it ends early")
-        byte = view[at]
+        byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:

@@ -126,10 +126,8 @@ def _arrays(value: Any, signature: Signature | None) -> dict[str, Array]:
         return {"input": as_array(value, None)}
     if len(signature.inputs) == 1 and signature.kind == "tensor":
         spec = signature.inputs[0]
-        array = as_array(value, spec)
-        if array.ndim == 1 and len(spec.shape) == 2:  # one row, given flat
-            array = array.reshape(1, -1)
-        return {spec.name: array}
+        flat = len(value) > 0 and np.ndim(value) == 1 and len(spec.shape) == 2  # one row
+        return {spec.name: as_array([value] if flat else value, spec)}
     columns = list(zip(*value, strict=True))
     if len(columns) != len(signature.inputs):
         raise ValueError(
@@ -186,8 +184,6 @@ def as_array(values: Any, spec: TensorSpec | None) -> Array:
     if len(array.shape[1:]) == len(wanted) and all(
         want in (-1, got) for want, got in zip(wanted, array.shape[1:], strict=True)
     ):
-        return array
-    if array.ndim == 1 and len(wanted) == 1:  # one row given flat: the caller gives it its row
         return array
     raise ValueError(f"{spec.name} must have the shape {list(spec.shape)}, not {list(array.shape)}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from hotswap.core.datatypes import datatype_of
 from hotswap.core.signature import Signature, TensorSpec
+from hotswap.ports import Array
 from hotswap.runtimes.signatures import tensor
 
 _TEXT: Final = frozenset({"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"})
@@ -41,14 +42,17 @@ def inputs_of(model: Any) -> Signature | None:
     names = getattr(model, "feature_names_in_", None)
     if names is not None:
         columns = [str(name) for name in names]
-        told = _columns(model, columns)
-        specs = tuple(TensorSpec(name, told.get(name, "FP64"), (-1,)) for name in columns)
+        told = categories(model, columns)
+        specs = tuple(
+            TensorSpec(name, _category(told[name]) if name in told else "FP64", (-1,))
+            for name in columns
+        )
         return Signature(specs, (), kind="table")
     width = getattr(model, "n_features_in_", None)
     if width is None:
         return None
-    told = _columns(model, [str(index) for index in range(width)])
-    text = len(told) == width and set(told.values()) == {"BYTES"}
+    told = categories(model, [str(index) for index in range(width)])
+    text = len(told) == width and {_category(values) for values in told.values()} == {"BYTES"}
     return tensor("BYTES" if text else "FP64", (int(width),))
 
 
@@ -79,57 +83,62 @@ def _first(model: Any) -> Any:
             return model
 
 
-def _columns(model: Any, columns: Sequence[str]) -> Mapping[str, str]:
-    """The datatypes of those columns that a fitted encoder tells."""
+def categories(model: Any, columns: Sequence[str]) -> dict[str, Array | None]:
+    """The categories of those columns for which a fitted encoder tells; None for any text."""
     if hasattr(model, "best_estimator_"):
-        return _columns(model.best_estimator_, columns)
+        return categories(model.best_estimator_, columns)
     if type(model).__name__ == "Pipeline":
         for _, step in model.steps:
-            told = _columns(step, columns)
-            if told or (type(step).__name__ not in _KEEPS_COLUMNS and step != "passthrough"):
+            told = categories(step, columns)
+            if told or not keeps_columns(step):
                 return told
         return {}
     if type(model).__name__ == "ColumnTransformer":
-        return _routed(model, columns)
+        return {
+            name: values
+            for part, chosen in routed(model, columns)
+            for name, values in categories(part, chosen).items()
+        }
     if type(model).__name__ == "FeatureUnion":
         return {
-            k: v for _, part in model.transformer_list for k, v in _columns(part, columns).items()
+            name: values
+            for _, part in model.transformer_list
+            for name, values in categories(part, columns).items()
         }
     if type(model).__name__ in _TEXT:
-        return dict.fromkeys(columns, "BYTES")
-    categories = getattr(model, "categories_", None)
-    if isinstance(categories, list) and len(categories) == len(columns):
-        return {name: _category(values) for name, values in zip(columns, categories, strict=True)}
+        return dict.fromkeys(columns)
+    fitted = getattr(model, "categories_", None)
+    if isinstance(fitted, list) and len(fitted) == len(columns):
+        return {name: np.asarray(values) for name, values in zip(columns, fitted, strict=True)}
     fill = getattr(model, "statistics_", None)
     if isinstance(fill, np.ndarray) and fill.dtype == object and len(fill) == len(columns):
         return {
-            name: "BYTES"
-            for name, value in zip(columns, fill, strict=True)
-            if isinstance(value, str)
+            name: None for name, value in zip(columns, fill, strict=True) if isinstance(value, str)
         }
     return {}
 
 
-def _routed(model: Any, columns: Sequence[str]) -> Mapping[str, str]:
-    told: dict[str, str] = {}
+def keeps_columns(step: Any) -> bool:
+    """Whether a step's output has the columns of its input, in their order."""
+    return isinstance(step, str) or step is None or type(step).__name__ in _KEEPS_COLUMNS
+
+
+def routed(model: Any, columns: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
+    """A fitted ColumnTransformer's parts, each with the names of the columns that it is given."""
     indices = getattr(model, "_transformer_to_input_indices", {})
-    for name, transformer, wanted in model.transformers_:
-        if isinstance(transformer, str):
+    for name, part, wanted in model.transformers_:
+        if isinstance(part, str):
             continue
         if name in indices:
-            chosen = [columns[index] for index in indices[name]]
+            yield part, [columns[index] for index in indices[name]]
         elif isinstance(wanted, list) and all(isinstance(item, str) for item in wanted):
-            chosen = list(wanted)
-        else:
-            continue
-        told.update(_columns(transformer, chosen))
-    return told
+            yield part, list(wanted)
 
 
-def _category(values: Any) -> str:
-    array = np.asarray(values)
-    if array.dtype.kind == "O":
-        return "BYTES" if any(isinstance(value, str) for value in array.tolist()) else "FP64"
-    return {"i": "INT64", "u": "INT64", "b": "BOOL", "U": "BYTES", "S": "BYTES"}.get(
-        array.dtype.kind, "FP64"
-    )
+def _category(values: Array | None) -> str:
+    if values is None:
+        return "BYTES"
+    if values.dtype.kind == "O":
+        return "BYTES" if any(isinstance(value, str) for value in values.tolist()) else "FP64"
+    kinds = {"i": "INT64", "u": "INT64", "b": "BOOL", "U": "BYTES", "S": "BYTES"}
+    return kinds.get(values.dtype.kind, "FP64")

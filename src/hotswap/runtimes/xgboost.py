@@ -12,7 +12,7 @@ import numpy as np
 from hotswap.core.spec import Artifact, VersionSettings
 from hotswap.errors import LoadError
 from hotswap.ports import Array
-from hotswap.runtimes import boosting
+from hotswap.runtimes import boosting, ubjson_file
 from hotswap.runtimes.entries import head, pick
 from hotswap.runtimes.packages import require
 from hotswap.runtimes.signatures import INPUT
@@ -113,9 +113,14 @@ def _check(path: Path) -> None:
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LoadError(f"{path.name} is not whole JSON: {error}") from None
         if not isinstance(content, dict) or "learner" not in content:
             raise LoadError(f"{path.name} is not an XGBoost model: it has no 'learner'")
-    elif b"learner" not in start:
+        return
+    if b"learner" not in start:
         raise LoadError(f"{path.name} is not an XGBoost model: it has no 'learner'")
+    try:
+        ubjson_file.check(path)
+    except ubjson_file.Malformed as error:
+        raise LoadError(f"{path.name} is not whole UBJSON: {error}") from None
