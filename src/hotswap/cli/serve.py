@@ -225,7 +225,7 @@ def _supervisor(url: str, token: str | None, state_dir: Path | None) -> int:
         if not client.local and state_dir is None:
             raise CommandFailed(f"{client.url} is another machine: run this where the server runs")
         try:
-            pid = client.get("/api/v1/info").get("pids", {}).get("supervisor")
+            pid = client.get("/api/v1/info").get("supervisor_pid")
         except CommandFailed:
             if state_dir is None:
                 raise

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from hotswap.control.interface import Control
@@ -44,6 +45,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
     )
     app.state.control = control
     app.include_router(admin_system.router)
@@ -56,6 +58,11 @@ def create_app(
     app.add_exception_handler(Exception, _translated)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """What generated clients call it: the function's name."""
+    return f"admin_{route.name}" if route.path.startswith("/admin/") else route.name
 
 
 def _release() -> str:

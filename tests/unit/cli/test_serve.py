@@ -114,7 +114,7 @@ def test_reload_signals_the_supervisor(
     run: Run, control: FakeControl, signalled: list[tuple[int, int]]
 ) -> None:
     """SIGHUP to the process that the server names."""
-    control.details["pids"] = {"supervisor": 4242}
+    control.details["supervisor_pid"] = 4242
     assert json.loads(run("reload", "--json").stdout) == {"pid": 4242, "signal": "SIGHUP"}
     assert signalled == [(4242, signal.SIGHUP)]
 
@@ -136,7 +136,7 @@ def test_reload_knows_when_the_process_is_not_here(
     run: Run, control: FakeControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server in a container has process ids of its own."""
-    control.details["pids"] = {"supervisor": 4242}
+    control.details["supervisor_pid"] = 4242
     for problem, says in (
         (ProcessLookupError, "there is no process 4242"),
         (PermissionError, "belongs to another user"),

@@ -99,6 +99,7 @@ async def test_the_api_page_and_all_it_loads_come_from_this_server(
     script = (await client.get("/docs/assets/docs.js")).text
     for document in ("/openapi.json", "/openapi-data.json"):
         assert f'"{document}"' in script
+        assert (await client.get(document)).json()["openapi"].startswith("3.1")
 
 
 def test_the_vendored_files_are_what_was_fetched() -> None:
@@ -168,3 +169,4 @@ async def test_operation_ids_are_unique(client: httpx2.AsyncClient) -> None:
     document = await _document(client)
     ids = [op["operationId"] for item in document["paths"].values() for op in item.values()]
     assert len(ids) == len(set(ids))
+    assert {"switch", "rollback", "list_models", "admin_list_models"} <= set(ids)

@@ -20,7 +20,7 @@ SwaggerUIBundle({
     { url: "/openapi-data.json", name: "Data plane (predictions)" },
   ],
   presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
-  plugins: [readDataPlaneOnly],
+  plugins: [SwaggerUIBundle.plugins.DownloadUrl, readDataPlaneOnly],
   layout: "StandaloneLayout",
   deepLinking: true,
   validatorUrl: null,
