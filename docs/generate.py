@@ -67,23 +67,29 @@ def settings_page() -> str:
 
 
 def _command_lines(command: Any, path: str, depth: int) -> list[str]:
-    heading = "#" * min(depth, 4)
-    lines = [f"{heading} {path}", "", _text(command.help), ""]
+    lines = [f"{'#' * min(depth, 4)} {path}", "", *_paragraphs(command.help), ""]
     subcommands = getattr(command, "commands", None)
     if subcommands:
         for name in sorted(subcommands):
             if not subcommands[name].hidden:
                 lines += _command_lines(subcommands[name], f"{path} {name}", depth + 1)
         return lines
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
-    usage = [path, *(_argument(p) for p in arguments), *(["[OPTIONS]"] if options else [])]
-    lines += ["```", " ".join(usage), "```", ""]
+    parameters = command.get_params(command.context_class(command, info_name=path))
+    arguments = [p for p in parameters if p.param_type_name == "argument"]
+    options = [p for p in parameters if p.param_type_name == "option" and not p.hidden]
+    usage = [path, *(_argument(p) for p in arguments), "[OPTIONS]"]
+    lines += ["```text", " ".join(usage), "```", ""]
     lines += [_row(f"`{_argument(p)}`", p) for p in arguments]
     lines += [
-        _row(", ".join(f"`{flag}`" for flag in [*p.opts, *p.secondary_opts]), p) for p in options
+        _row(", ".join(f"`{flag}`" for flag in [*p.opts, *p.secondary_opts]), p)
+        for p in options
+        if p.name != "help"
     ]
     return [*lines, ""]
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    return "\n\n".join(_text(part) for part in (text or "").split("\n\n")).splitlines()
 
 
 def _argument(parameter: Any) -> str:
@@ -100,20 +106,22 @@ def cli_page() -> str:
     """Every command, argument and option of the command line."""
     import typer.main
 
-    from hotswap.cli import app
+    from hotswap.cli.root import app
 
     command = typer.main.get_command(app)
     lines = [
         "# Command line",
         "",
         NOTE,
-        "Every command exits with 0 only if it did what it was asked. `--json` prints one JSON",
-        "document instead of text. Commands that talk to a server use `--url`, else the variable",
-        "`HOTSWAP_URL`, else `http://127.0.0.1:8081`: the address of the control API. They learn the",
-        "address for predictions from it.",
+        "Every command exits with 0 only if it did what it was asked, with 1 if it failed and with 2",
+        "if it was used wrongly. `--json` prints one JSON document instead of text. Commands that",
+        "talk to a server use `--url`, else the variable `HOTSWAP_URL`, else",
+        "`http://127.0.0.1:8081`: the address of the control API. They learn the address for",
+        "predictions from it. `--help` explains each command, `hotswap --version` prints the version,",
+        "and `hotswap --install-completion` completes commands, models and versions in your shell.",
         "",
     ]
-    lines += _command_lines(command, "hotswap", 2)[2:]
+    lines += _command_lines(command, "hotswap", 1)[2:]
     return "\n".join(lines).rstrip() + "\n"
 
 
