@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from hotswap.core.datatypes import NUMPY_OF
 from hotswap.core.signature import Signature, TensorSpec
 
-#: Below this sum of squares no element can leave FP32's range, so the exact check is skipped.
-_SAFE_SQUARES: Final = 1e70
+#: The largest finite FP32.
+_FP32_MAX: Final = 3.4028234663852886e38
 
 
 class Plan:
@@ -63,12 +63,14 @@ class Plan:
         self, values: list[float | None], rows: int
     ) -> np.ndarray[Any, np.dtype[Any]] | None:
         """``rows`` rows for a quick plan's input, or None if the careful path must look."""
-        array = np.array(values, np.float64)
         if self.dtype.itemsize == 4:
-            if not array.dot(array) < _SAFE_SQUARES:
+            numbers = cast("list[float]", values)
+            try:
+                if max(numbers) > _FP32_MAX or min(numbers) < -_FP32_MAX:
+                    return None
+            except TypeError:  # a null, which is NaN
                 return None
-            array = array.astype(self.dtype)
-        return array.reshape((rows, *self.tail))
+        return np.array(values, self.dtype).reshape((rows, *self.tail))
 
 
 class Plans:

@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         "_arrived",
         "_body",
         "_discarding",
+        "_has_body",
         "_head_bytes",
         "_head_raw",
         "_header_count",
@@ -156,6 +157,7 @@ class Connection(asyncio.Protocol):
         self._hosts: list[bytes] = []
         self._body: bytes | bytearray = b""
         self._receiving = False
+        self._has_body = False
         self._running = False
         self._unsent = 0
         self._keep_alive = True
@@ -250,6 +252,7 @@ class Connection(asyncio.Protocol):
         self._wants_continue = False
         self._body = b""
         self._receiving = True
+        self._has_body = False
         if self._task is None:
             self.deadline = self._arrived + self.shared.limits.receive_timeout
         elif not self._paused and self._transport is not None:
@@ -283,8 +286,11 @@ class Connection(asyncio.Protocol):
         elif name == b"host":
             self._hosts.append(value)
         elif name == b"content-length":
+            self._has_body = value != b"0"
             if len(value) > 18 or int(value) > limits.body_bytes:
                 self._refuse(_too_large(limits))
+        elif name == b"transfer-encoding":
+            self._has_body = True
         elif name == b"expect":
             self._wants_continue = value.lower() == b"100-continue"
 
@@ -294,7 +300,12 @@ class Connection(asyncio.Protocol):
         if self._refused or self._parser is None:
             return
         parser = self._parser
-        self._keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        upgrade = parser.should_upgrade()
+        self._keep_alive = parser.should_keep_alive() and not upgrade
+        if upgrade and self._has_body:
+            # The parser does not read the body of a request that offers to upgrade.
+            self._refuse(BadInput("Send a request with a body without an Upgrade header."))
+            return
         hosts = self._hosts
         if len(hosts) != 1 or hosts[0] not in self.shared.hosts:
             self._check_host(hosts)
