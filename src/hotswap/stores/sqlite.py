@@ -10,10 +10,12 @@ up and the next call opens a new one, so the store works again as soon as the tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -22,10 +24,14 @@ from hotswap.errors import Conflict, StoreError
 from hotswap.stores.memory import conflict_message
 
 if TYPE_CHECKING:
+    import aiosqlite
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 BUSY_SECONDS: Final = 2.0
+PRAGMAS: tuple[str, ...] = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
+"""Run on each new connection."""
+
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 _ADVICE: Final = {
@@ -153,19 +159,18 @@ class SqliteStore:
                 yield connection
 
     async def _connect(self, create: bool) -> None:
-        from sqlalchemy import event
+        from sqlalchemy import AsyncAdaptedQueuePool, event
         from sqlalchemy.ext.asyncio import create_async_engine
 
         # After the first opening a missing file is a trouble, not an empty store.
         mode = "rwc" if create else "rw"
         self._engine = create_async_engine(
-            f"sqlite+aiosqlite:///file:{quote(os.fspath(self._path.absolute()))}"
-            f"?mode={mode}&uri=true",
-            connect_args={"timeout": self._busy_seconds},
+            "sqlite+aiosqlite://",
+            async_creator=partial(_open, self._path, mode, self._busy_seconds),
+            poolclass=AsyncAdaptedQueuePool,
             pool_size=1,
             max_overflow=0,
         )
-        event.listen(self._engine.sync_engine, "connect", _configure)
         event.listen(self._engine.sync_engine, "begin", _begin)
         async with self._translated():
             async with self._engine.begin() as connection:
@@ -222,15 +227,34 @@ class SqliteStore:
             await engine.dispose()
 
 
-def _configure(connection: Any, _record: object) -> None:
-    # The driver's own BEGIN leaves DDL outside of the transaction: a migration must be all or nothing.
-    connection.isolation_level = None
-    cursor = connection.cursor()
+async def _open(path: Path, mode: str, busy_seconds: float) -> aiosqlite.Connection:
+    """Connect; if that fails, the connection's thread has ended when this raises.
+
+    (Left to itself, the driver's thread may outlive the event loop that it answers to.)
+    """
+    import aiosqlite
+
+    connection = aiosqlite.connect(
+        f"file:{quote(os.path.abspath(path))}?mode={mode}",
+        uri=True,
+        timeout=busy_seconds,
+        # The driver's own BEGIN leaves DDL outside of the transaction, and a migration must be
+        # all or nothing: `_begin` begins instead.
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    thread: Any = getattr(connection, "_thread", connection)  # older versions are a thread
+    thread.daemon = True
     try:
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-    finally:
-        cursor.close()
+        await connection
+        for pragma in PRAGMAS:
+            await (await connection.execute(pragma)).close()
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error, ValueError):
+            await connection.close()
+        await asyncio.to_thread(thread.join, 1.0)
+        raise
+    return connection
 
 
 def _begin(connection: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -134,15 +135,10 @@ async def test_a_full_disk_is_told_and_works_afterwards(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write that finds no room fails whole; with room again the store works."""
-    configure = module._configure
-
-    def tight(connection: sqlite3.Connection, record: object) -> None:
-        configure(connection, record)
-        connection.execute("PRAGMA max_page_count=8").close()
-
+    tight = (*module.PRAGMAS, "PRAGMA max_page_count=8")
     store = SqliteStore(path)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_configure", tight)
+        patch.setattr(module, "PRAGMAS", tight)
         await store.open()
         await store.put("k", "small", b"1", 0)
         with pytest.raises(StoreError) as caught:
@@ -160,25 +156,17 @@ async def test_a_read_only_database_is_told_and_works_afterwards(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that may not be written is named; reads go on."""
-    configure = module._configure
-    read_only = True
-
-    def maybe(connection: sqlite3.Connection, record: object) -> None:
-        configure(connection, record)
-        if read_only:
-            connection.execute("PRAGMA query_only=ON").close()
-
     store = SqliteStore(path)
     await store.open()
     await store.put("k", "x", b"1", 0)
     await store.close()
-    monkeypatch.setattr(module, "_configure", maybe)
-    await store.open()
-    assert await store.get("k", "x") == (b"1", 1)
-    with pytest.raises(StoreError) as caught:
-        await store.put("k", "x", b"2")
-    says(caught, path, "is read-only")
-    read_only = False
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "PRAGMAS", (*module.PRAGMAS, "PRAGMA query_only=ON"))
+        await store.open()
+        assert await store.get("k", "x") == (b"1", 1)
+        with pytest.raises(StoreError) as caught:
+            await store.put("k", "x", b"2")
+        says(caught, path, "is read-only")
     assert await store.put("k", "x", b"2", 1) == 2
     await store.close()
 
@@ -238,6 +226,19 @@ async def test_a_vanished_file_is_told_and_used_again_when_it_is_back(
     assert not path.exists()
     aside.rename(path)
     assert await store.put("k", "x", b"2", 1) == 2
+
+
+async def test_a_failed_opening_leaves_no_thread(path: Path) -> None:
+    """When the error is raised, nothing of the attempt runs any more."""
+    before = set(threading.enumerate())
+    path.write_bytes(b"this is not a database" * 500)
+    folder = path.with_name("folder.db")
+    folder.mkdir()
+    for bad in (path, folder):
+        with pytest.raises(StoreError):
+            await SqliteStore(bad).open()
+    new = {thread.name for thread in set(threading.enumerate()) - before}
+    assert {name for name in new if "asyncio" not in name} == set()
 
 
 async def test_calls_before_open_and_after_close_are_refused(path: Path) -> None:
