@@ -12,4 +12,4 @@ class SystemClock:
         return time.monotonic()
 
     def wall(self) -> float:
-        return time.time()  # noqa: TID251 - this is the port
+        return time.time()

@@ -236,7 +236,9 @@ class ControlProcess:
                 try:
                     await service.adopt([(f.model, f.version, f.path) for f in found], first=first)
                 except StoreError as exc:
-                    log.error("versions could not be registered; it is tried again", reason=str(exc))
+                    log.error(
+                        "versions could not be registered; it is tried again", reason=str(exc)
+                    )
                 # At the first start what was still settling counts as there.
                 first = first and pending > 0
         except ConfigError as exc:

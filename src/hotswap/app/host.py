@@ -55,8 +55,13 @@ class Describe:
 
 def _describe_for(spec: HostSpec, runtime_dir: str) -> Describe:
     shown = f"{spec.model}/{spec.version}"
-    roots = {spec.artifact.folder: shown, runtime_dir: shown, sys.prefix: "python", sys.base_prefix: "python"}
-    roots.update({root: shown for root in spec.roots})
+    roots = {
+        spec.artifact.folder: shown,
+        runtime_dir: shown,
+        sys.prefix: "python",
+        sys.base_prefix: "python",
+    }
+    roots.update(dict.fromkeys(spec.roots, shown))
     home = os.path.expanduser("~")
     if home not in ("~", "/"):
         roots[home] = "~"

@@ -14,7 +14,17 @@ from hotswap.app.nurseries import Nurseries
 from hotswap.app.processes import Backoff, Watch, describe_exit, pair
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
-from hotswap.ipc.messages import Failed, Fork, Forked, HostSpec, HostState, Live, LoadReport, Ready, Stop
+from hotswap.ipc.messages import (
+    Failed,
+    Fork,
+    Forked,
+    HostSpec,
+    HostState,
+    Live,
+    LoadReport,
+    Ready,
+    Stop,
+)
 from hotswap.ipc.words import Health
 
 log = structlog.get_logger("hotswap.supervisor")
@@ -258,4 +268,3 @@ class Hosts:
         for host in list(self.hosts.values()):
             if host.state != "stopping":
                 host.stop()
-

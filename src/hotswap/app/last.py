@@ -39,7 +39,10 @@ class LastRun:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as exc:
-            log.warning("the last run's state cannot be used; control restores from its store", reason=str(exc))
+            log.warning(
+                "the last run's state cannot be used; control restores from its store",
+                reason=str(exc),
+            )
             return None
         return last if last.version == _VERSION else None
 

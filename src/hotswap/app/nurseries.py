@@ -31,6 +31,7 @@ class Nursery:
         health_fd: int,
         runtime_dir: str,
         on_forked: Callable[[Forked], None],
+        on_ready: Callable[[Nursery], None],
         on_exit: Callable[[Nursery, int], None],
     ) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -42,7 +43,9 @@ class Nursery:
         theirs.close()
         ours.setblocking(False)
         self.asked = set(runtimes)
-        self.ready = asyncio.Event()
+        self.waiting = 1  # imports that were asked for and are not done
+        self.forked = False
+        self._on_ready = on_ready
         self._sock = ours
         self._on_forked = on_forked
         self.watch = Watch(process.pid, lambda status: on_exit(self, status))
@@ -51,19 +54,21 @@ class Nursery:
 
     def fork(self, message: Fork, fd: int) -> None:
         """Ask for a host; raises OSError if this nursery is gone."""
+        self.forked = True
         self._sock.setblocking(True)
         try:
             socket.send_fds(self._sock, [messages.encode(message)], [fd])
         finally:
             self._sock.setblocking(False)
 
-    def preload(self, runtime: str) -> None:
-        """Have it import one runtime more, before what is forked after this."""
-        if runtime not in self.asked:
-            self.asked.add(runtime)
-            self.ready.clear()
+    def preload(self, runtimes: Sequence[str]) -> None:
+        """Have it import more runtimes, before what is forked after this."""
+        new = tuple(runtime for runtime in runtimes if runtime not in self.asked)
+        if new:
+            self.asked.update(new)
+            self.waiting += 1
             with contextlib.suppress(OSError):
-                self._sock.send(messages.encode(Preload((runtime,))))
+                self._sock.send(messages.encode(Preload(new)))
 
     def _read(self) -> None:
         try:
@@ -79,9 +84,11 @@ class Nursery:
         if isinstance(message, Forked):
             self._on_forked(message)
         elif isinstance(message, Preloaded):
-            self.ready.set()
+            self.waiting -= 1
             for problem in message.problems:
                 log.warning("a runtime could not be preloaded", problem=problem)
+            if not self.waiting:
+                self._on_ready(self)
 
     def close(self) -> None:
         """End of file: it exits."""
@@ -101,7 +108,7 @@ class Nurseries:
         self._on_forked = on_forked
         self._backoff = Backoff()
         self._runtimes: list[str] = []
-        self._asked: dict[str, tuple[Fork, socket.socket]] = {}
+        self._asked: dict[str, tuple[Fork, str, socket.socket]] = {}
         self._spare: Nursery | None = None
         self._stopping = False
         self._current: Nursery | None = None
@@ -125,30 +132,62 @@ class Nurseries:
         if self._spare is None and not self._stopping:
             self._spare = self._new()
 
+    def want(self, runtimes: Sequence[str]) -> None:
+        """Have these imported before a host needs them.
+
+        A nursery that is importing forks nothing. So once one is in use it is the spare that
+        imports, and then takes its place.
+        """
+        new = [runtime for runtime in runtimes if runtime not in self._runtimes]
+        if not new:
+            return
+        self._runtimes.extend(new)
+        if self._current is not None and not self._current.forked:
+            self._current.preload(new)
+        elif self._spare is None:
+            self.keep_spare()
+        else:
+            self._spare.preload(new)
+
+    def _ready(self, nursery: Nursery) -> None:
+        current = self._current
+        if nursery is not self._spare or current is None or nursery.asked <= current.asked:
+            return
+        self._current, self._spare = nursery, current
+        current.preload(self._runtimes)
+
     def fork(self, message: Fork, runtime: str, theirs: socket.socket) -> None:
         """Fork a host that needs this runtime; ``theirs`` is the host's end of its channel."""
         if runtime not in self._runtimes:
             self._runtimes.append(runtime)
-        for nursery in (self._current, self._spare):
-            if nursery is not None:
-                nursery.preload(runtime)
-        self._asked[message.host] = (message, theirs)
-        self._ask(message, theirs)
+        self._asked[message.host] = (message, runtime, theirs)
+        self._ask(message, runtime, theirs)
 
-    def _ask(self, message: Fork, theirs: socket.socket) -> None:
-        if self._current is not None:
-            with contextlib.suppress(OSError):  # it died: `_exited` asks its successor
-                self._current.fork(message, theirs.fileno())
+    def _ask(self, message: Fork, runtime: str, theirs: socket.socket) -> None:
+        nursery = self._current
+        spare = self._spare
+        if nursery is None:
+            return  # its successor is asked
+        if runtime not in nursery.asked and spare is not None and runtime in spare.asked:
+            nursery = spare
+        nursery.preload([runtime])
+        with contextlib.suppress(OSError):  # it died: `_exited` asks its successor
+            nursery.fork(message, theirs.fileno())
 
     def _new(self) -> Nursery:
         return Nursery(
-            self._runtimes, self._health_fd, self._runtime_dir, self._forked, self._exited
+            self._runtimes,
+            self._health_fd,
+            self._runtime_dir,
+            self._forked,
+            self._ready,
+            self._exited,
         )
 
     def _forked(self, message: Forked) -> None:
         asked = self._asked.pop(message.host, None)
         if asked is not None:
-            asked[1].close()
+            asked[2].close()
             self._on_forked(message)
 
     def _exited(self, nursery: Nursery, status: int) -> None:
@@ -158,6 +197,7 @@ class Nurseries:
         log.warning("a nursery ended", pid=nursery.watch.pid, how=describe_exit(status))
         if nursery is self._spare:
             self._spare = None
+            self._again()
             asyncio.get_running_loop().call_later(1.0, self.keep_spare)
             return
         spare, self._spare = self._spare, None
@@ -176,8 +216,8 @@ class Nurseries:
             self._again()
 
     def _again(self) -> None:
-        for message, theirs in list(self._asked.values()):
-            self._ask(message, theirs)
+        for message, runtime, theirs in list(self._asked.values()):
+            self._ask(message, runtime, theirs)
 
     def close(self) -> None:
         """End both."""
@@ -185,5 +225,5 @@ class Nurseries:
         for nursery in (self._current, self._spare):
             if nursery is not None:
                 nursery.close()
-        for _, theirs in self._asked.values():
+        for _, _, theirs in self._asked.values():
             theirs.close()

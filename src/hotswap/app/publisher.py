@@ -44,11 +44,16 @@ class Publisher:
         index, revision = table.index, table.revision
         before = self.tables.get(index)
         if before is not None and before.revision >= revision:
-            return self._answer(table, 0.0, 0, f"revision {revision} is not newer than {before.revision}")
+            return self._answer(
+                table, 0.0, 0.0, 0, f"revision {revision} is not newer than {before.revision}"
+            )
+        start = time.perf_counter()
         try:
             write_table(self._runtime_dir, table)
         except OSError as exc:
-            return self._answer(table, 0.0, 0, f"the route table could not be written: {exc.strerror}")
+            return self._answer(
+                table, 0.0, 0.0, 0, f"the route table could not be written: {exc.strerror}"
+            )
         self._workers.published(index, before.revision if before is not None else revision)
         self._workers.push(table)
         acks = await self._workers.wait_acks(index, revision, ACK_SECONDS)
@@ -56,14 +61,16 @@ class Publisher:
         self._epoch.commit(index, revision)
         if before is None:
             self._epoch.commit(DIRECTORY, self._epoch.revision(DIRECTORY) + 1)
-        flip_ms = (time.perf_counter() - began) * 1000
+        end = time.perf_counter()
         self.tables[index] = table
         forget_tables(self._runtime_dir, index, revision - 1)
-        return self._answer(table, flip_ms, acks, "")
+        return self._answer(table, (end - began) * 1000, (end - start) * 1000, acks, "")
 
-    def _answer(self, table: RouteTable, flip_ms: float, acks: int, error: str) -> Published:
+    def _answer(
+        self, table: RouteTable, flip_ms: float, publish_ms: float, acks: int, error: str
+    ) -> Published:
         live = sum(worker.listening for worker in self._workers.live)
-        return Published(table.index, table.revision, flip_ms, acks, live, error)
+        return Published(table.index, table.revision, flip_ms, publish_ms, acks, live, error)
 
     def stable_only(self, index: int) -> None:
         """Lower exposure: needs no table and waits for nothing."""

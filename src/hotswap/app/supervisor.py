@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -34,6 +35,7 @@ from hotswap.ipc.messages import (
     HostChanged,
     HostGone,
     HostState,
+    Preload,
     Publish,
     Published,
     Snapshot,
@@ -121,7 +123,9 @@ class Supervisor:
         self._epoch = Epoch(Words.create("hotswap-epoch", MODELS))
         self._health = Health(Words.create("hotswap-health", HEALTH_WORDS))
         health_fd = self._health.words.fd
-        self._hosts = Hosts(self._health, health_fd, runtime_dir, self._host_changed, self._host_gone)
+        self._hosts = Hosts(
+            self._health, health_fd, runtime_dir, self._host_changed, self._host_gone
+        )
         self._workers = Workers(
             sockets,
             self._epoch.words.fd,
@@ -162,9 +166,9 @@ class Supervisor:
             reap_strangers(self._pids())
         return 0
 
-    def spawn(self, work: object) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in the background; its failure is logged."""
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -216,6 +220,8 @@ class Supervisor:
             self.spawn(self._publish(message))
         elif isinstance(message, StableOnly):
             self._publisher.stable_only(message.index)
+        elif isinstance(message, Preload):
+            self._hosts.nurseries.want(message.runtimes)
         elif isinstance(message, AllWarm):
             self._all_warm()
 
@@ -245,8 +251,6 @@ class Supervisor:
         else:
             self._control.send(HostGone(state.spec.host))
         self._save()
-        if self.stopping and not self._hosts.hosts:
-            self._ended_check()
 
     def _drained(self, index: int) -> None:
         table = self._publisher.tables.get(index)
@@ -345,9 +349,6 @@ class Supervisor:
         self._save()
         self._last.write = lambda hosts, tables: None  # type: ignore[method-assign]
 
-    def _ended_check(self) -> None:
-        """Hosts are gone; `_shut_down` sees it."""
-
     def _kill_all(self) -> None:
         self._workers.kill()
         for host in self._hosts.hosts.values():
@@ -363,13 +364,15 @@ def _url(address: tuple[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def _locked(state_dir: Path):  # type: ignore[no-untyped-def]
+def _locked(state_dir: Path) -> Iterator[None]:
     """One supervisor a state directory."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         file = open(state_dir / "lock", "a+")  # noqa: SIM115 - held until the end
     except OSError as exc:
-        raise ConfigError(f"the state directory {state_dir} cannot be used: {exc.strerror}") from None
+        raise ConfigError(
+            f"the state directory {state_dir} cannot be used: {exc.strerror}"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -387,19 +390,31 @@ def _locked(state_dir: Path):  # type: ignore[no-untyped-def]
 
 
 @contextlib.contextmanager
-def _runtime_folder():  # type: ignore[no-untyped-def]
+def _runtime_folder() -> Iterator[str]:
     """A short, private folder for sockets, tables and tallies; gone at the end."""
     root = next(
         (p for p in ("/dev/shm", tempfile.gettempdir()) if os.access(p, os.W_OK | os.X_OK)),
         tempfile.gettempdir(),
     )
+    _sweep_runtime_folders(Path(root))
     folder = tempfile.mkdtemp(prefix="hotswap-", dir=root)
+    lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115 - held until the end
+    fcntl.flock(lock, fcntl.LOCK_EX)
     os.mkdir(os.path.join(folder, "tables"))
     os.mkdir(os.path.join(folder, "tally"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _sweep_runtime_folders(root: Path) -> None:
+    """Remove what supervisors that were killed have left: their locks went with them."""
+    for old in root.glob("hotswap-*"):
+        with contextlib.suppress(OSError), open(old / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
@@ -408,7 +423,9 @@ def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int
     ``reread`` gives the settings anew on SIGHUP.
     """
     if sys.platform == "win32":
-        raise ConfigError("'serve' needs Linux or macOS; on Windows use hotswap.Engine in your own process")
+        raise ConfigError(
+            "'serve' needs Linux or macOS; on Windows use hotswap.Engine in your own process"
+        )
     logs.configure(settings.log_level, settings.log_format, "supervisor")
     if settings.models is not None and not os.access(settings.models, os.R_OK | os.X_OK):
         exists = settings.models.exists()

@@ -185,10 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     platform.die_with_parent()
     if sys.platform == "win32":
         raise SystemExit("workers need Linux or macOS")
-    import uvloop
-
     # Requests leave no cycles behind: the collector would only stop the loop for nothing.
     import gc
+
+    import uvloop
 
     gc.collect()
     gc.freeze()

@@ -109,10 +109,10 @@ class Catalogue:
         key = (_VERSION, f"{record.model}/{record.version}")
         self._generations[key] = await self._store.put(*key, msgspec.msgpack.encode(version), 0)
         versions = {**self.versions[record.model], record.version: version}
-        self.versions[record.model] = dict(sorted(versions.items(), key=lambda v: natural_key(v[0])))
-        await self.save(
-            msgspec.structs.replace(document, used=(*document.used, record.version))
+        self.versions[record.model] = dict(
+            sorted(versions.items(), key=lambda v: natural_key(v[0]))
         )
+        await self.save(msgspec.structs.replace(document, used=(*document.used, record.version)))
 
     async def remove_version(self, model: str, version: str) -> None:
         key = f"{model}/{version}"

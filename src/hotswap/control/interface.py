@@ -44,7 +44,12 @@ class Control(Protocol):
     async def unload(self, model: str, version: str) -> OperationView: ...
 
     async def switch(
-        self, model: str | None, version: str, *, force: bool = False, idempotency_key: str | None = None
+        self,
+        model: str | None,
+        version: str,
+        *,
+        force: bool = False,
+        idempotency_key: str | None = None,
     ) -> SwitchView:
         """Answers when flipped. ``model`` None: the only model."""
         ...

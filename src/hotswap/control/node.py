@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -17,6 +17,7 @@ from hotswap.ipc.messages import (
     HostGone,
     HostSpec,
     HostState,
+    Preload,
     Publish,
     Published,
     Snapshot,
@@ -45,7 +46,9 @@ def load_error(state: HostState) -> HotswapError:
     }
     spec = state.spec
     kind = kinds.get(state.error_type, LoadError)
-    return kind(f"version {spec.version!r} of model {spec.model!r} could not be loaded: {state.error}")
+    return kind(
+        f"version {spec.version!r} of model {spec.model!r} could not be loaded: {state.error}"
+    )
 
 
 class Node:
@@ -192,6 +195,10 @@ class Node:
         for name in list(self.hosts):
             if name not in named and name not in self._loading:
                 self.stop(name)
+
+    def preload(self, runtimes: Sequence[str]) -> None:
+        """Have these runtimes imported before a host needs them."""
+        self._sender.send(Preload(tuple(runtimes)))
 
     def all_warm(self) -> None:
         self._sender.send(AllWarm())

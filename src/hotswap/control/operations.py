@@ -85,7 +85,9 @@ class Operations:
             log.warning("an operation could not be saved", operation=id, reason=str(exc))
         return view
 
-    def repeated(self, key: str | None, kind: str, model: str, version: str | None) -> SwitchView | None:
+    def repeated(
+        self, key: str | None, kind: str, model: str, version: str | None
+    ) -> SwitchView | None:
         """The answer that this idempotency key had, if it was given before.
 
         Raises `Conflict` if it was given with something else, or is not done.
@@ -98,10 +100,13 @@ class Operations:
                 f"the idempotency key {key!r} was used for a {view.kind} of {view.model!r} to {view.version!r}"
             )
         if view.state != "done" or view.revision is None:
-            raise Conflict(f"operation {view.id} with this idempotency key is {view.state}: {view.reason}")
+            raise Conflict(
+                f"operation {view.id} with this idempotency key is {view.state}: {view.reason}"
+            )
         return SwitchView(
             view.id, view.from_version, view.version, view.revision,
             view.prepare_ms or 0.0, view.flip_ms or 0.0,
+            view.publish_ms or 0.0,
         )  # fmt: skip
 
     def all(self) -> list[OperationView]:

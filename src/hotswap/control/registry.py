@@ -73,7 +73,9 @@ class Registry:
             except HotswapError as exc:
                 self._problems[(model, version)] = str(exc)
                 self._changed(f"{model}/{version}", path)
-                log.warning("a version was not registered", model=model, version=version, reason=str(exc))
+                log.warning(
+                    "a version was not registered", model=model, version=version, reason=str(exc)
+                )
             else:
                 self._problems.pop((model, version), None)
                 log.info("a version was registered", model=model, version=version)

@@ -25,7 +25,7 @@ from hotswap.core.signature import Signature
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import BadInput, Conflict, HotswapError, StoreError
-from hotswap.ipc.messages import HostState
+from hotswap.ipc.messages import HostState, Published
 from hotswap.ipc.tally import read_tallies
 from hotswap.ports import Clock, Store
 
@@ -139,7 +139,14 @@ class Service:
         if self._required and all(self._is_warm(name) for name in self._required):
             self._started = True
             self._node.all_warm()
+            self._preload()
             log.info("every active version is warm", models=len(self._required))
+
+    def _preload(self) -> None:
+        """Runtimes of all registered versions, once serving has begun: a switch then only forks."""
+        if self._started:
+            versions = (v for each in self._catalogue.versions.values() for v in each.values())
+            self._node.preload(sorted({v.record.artifact.runtime for v in versions}))
 
     def _is_warm(self, name: str) -> bool:
         model = self._catalogue.models.get(name)
@@ -156,6 +163,7 @@ class Service:
     async def adopt(self, found: list[tuple[str, str, Path]], *, first: bool) -> None:
         """Versions that a source has: register the new ones; at first start activate the highest."""
         await self._registry.adopt(found)
+        self._preload()
         if first:
             fresh = [
                 model.name
@@ -236,7 +244,12 @@ class Service:
         )
 
     async def switch(
-        self, model: str | None, version: str, *, force: bool = False, idempotency_key: str | None = None
+        self,
+        model: str | None,
+        version: str,
+        *,
+        force: bool = False,
+        idempotency_key: str | None = None,
     ) -> SwitchView:
         """Make a version the active one; answers when flipped (see `Control.switch`)."""
         self._check_store()
@@ -278,7 +291,9 @@ class Service:
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-            await self._operations.update(operation.id, state="superseded", reason="a newer switch of this model began")
+            await self._operations.update(
+                operation.id, state="superseded", reason="a newer switch of this model began"
+            )
             self._count(name, "superseded")
             raise Conflict(f"the {kind} to {version!r} was superseded by a newer one") from None
         except HotswapError as exc:
@@ -300,24 +315,41 @@ class Service:
         async with self._lock(name):
             model = self._catalogue.model(name)
             await self._operations.update(operation.id, state="flipping", prepare_ms=prepare_ms)
-            revision, flip_ms = await self._flip(
-                model, Intent(version, operation.id, operation.kind, 0)
-            )
+            published = await self._flip(model, Intent(version, operation.id, operation.kind, 0))
         seconds = self._clock.monotonic() - began
         count, total = self._seconds.get(name, (0, 0.0))
         self._seconds[name] = (count + 1, total + seconds)
+        view = SwitchView(
+            operation.id,
+            model.active,
+            version,
+            published.revision,
+            prepare_ms,
+            published.flip_ms,
+            published.publish_ms,
+        )
         await self._operations.update(
-            operation.id, state="done", revision=revision, flip_ms=flip_ms,
-            from_version=model.active,
-        )  # fmt: skip
+            operation.id,
+            state="done",
+            revision=view.revision,
+            flip_ms=view.flip_ms,
+            publish_ms=view.publish_ms,
+            from_version=view.from_,
+        )
         log.info(
-            "switched", model=name, from_version=model.active, to=version, revision=revision,
-            prepare_ms=round(prepare_ms, 1), flip_ms=round(flip_ms, 3),
-        )  # fmt: skip
+            "switched",
+            model=name,
+            from_version=view.from_,
+            to=version,
+            revision=view.revision,
+            prepare_ms=round(prepare_ms, 1),
+            flip_ms=round(view.flip_ms, 4),
+            publish_ms=round(view.publish_ms, 2),
+        )
         self._check_started()
-        return SwitchView(operation.id, model.active, version, revision, prepare_ms, flip_ms)
+        return view
 
-    async def _flip(self, model: ModelDocument, intent: Intent) -> tuple[int, float]:
+    async def _flip(self, model: ModelDocument, intent: Intent) -> Published:
         """Save the intent, publish, save that it is done. Under the model's lock.
 
         Going back never waits for the store (it is what an operator does in trouble); going
@@ -326,7 +358,9 @@ class Service:
         name = model.name
         hosts = self._node.warm(name, intent.version)
         if not hosts:
-            raise Conflict(f"version {intent.version!r} of model {name!r} is no longer warm; try again")
+            raise Conflict(
+                f"version {intent.version!r} of model {name!r} is no longer warm; try again"
+            )
         lowering = intent.kind == "rollback"
         report = hosts[0].report
         signature = report.signature if report is not None else model.signature
@@ -344,7 +378,7 @@ class Service:
             until = self._clock.monotonic() + self._keep_warm
             self._warm_until[(name, model.active)] = until
         self._warm_until.pop((name, intent.version), None)
-        return table.revision, published.flip_ms
+        return published
 
     def _count(self, model: str, result: str) -> None:
         self._switches[(model, result)] = self._switches.get((model, result), 0) + 1
@@ -399,7 +433,9 @@ class Service:
         async with self._lock(model):
             document = self._catalogue.model(model)
             if document.active == version:
-                raise Conflict(f"version {version!r} of model {model!r} is active: it has all the weight")
+                raise Conflict(
+                    f"version {version!r} of model {model!r} is active: it has all the weight"
+                )
             target = rollback_target(document, self._catalogue.registered(model))
             if target == version:
                 raise Conflict(
@@ -448,6 +484,7 @@ class Service:
             model, uri, version=version, runtime=runtime, metadata=metadata or {},
             changelog=changelog, in_place=in_place, compile=compile, who=who,
         )  # fmt: skip
+        self._preload()
         async with self._lock(model):
             await self._republish(model)
         view = await self.model(model)
@@ -471,7 +508,9 @@ class Service:
             try:
                 await self.load(model, version)
             except HotswapError as exc:
-                log.warning("a version could not be loaded", model=model, version=version, reason=str(exc))
+                log.warning(
+                    "a version could not be loaded", model=model, version=version, reason=str(exc)
+                )
             finally:
                 self._lazy_waiting.discard((model, version))
 
@@ -601,7 +640,9 @@ class Service:
         cold = sorted(name for name in self._required if not self._is_warm(name))
         if cold:
             reasons = [r for (m, _), r in self._warming.failures.items() if m in cold]
-            return False, f"not warm yet: {', '.join(cold)}" + (f" ({reasons[0]})" if reasons else "")
+            return False, f"not warm yet: {', '.join(cold)}" + (
+                f" ({reasons[0]})" if reasons else ""
+            )
         return False, "no model is served yet" if not self._required else "starting"
 
     def info(self) -> dict[str, Any]:
@@ -612,6 +653,3 @@ class Service:
 
     def switch_seconds(self) -> dict[str, tuple[int, float]]:
         return dict(self._seconds)
-
-
-

@@ -64,7 +64,9 @@ def _fits(own: tuple[int, ...], public: tuple[int, ...]) -> bool:
     """Whether every shape that ``public`` allows is one that ``own`` takes."""
     if own == (-1, -1) and len(public) == 2:
         return True
-    return len(own) == len(public) and all(o in (-1, p) for o, p in zip(own[1:], public[1:], strict=True))
+    return len(own) == len(public) and all(
+        o in (-1, p) for o, p in zip(own[1:], public[1:], strict=True)
+    )
 
 
 def _describe(spec: TensorSpec) -> str:
@@ -94,7 +96,9 @@ def adapt(own: Signature, public: Signature) -> Adaptation:
         else:
             outputs.append((spec.name, mine.name, spec.datatype))
     if problems:
-        raise SignatureMismatch("the version does not fit the model's signature: " + "; ".join(problems))
+        raise SignatureMismatch(
+            "the version does not fit the model's signature: " + "; ".join(problems)
+        )
     return Adaptation(tuple(inputs), tuple(outputs), stack, split)
 
 
@@ -127,7 +131,9 @@ def _adapt_inputs(
         if not castable(theirs.datatype, mine.datatype):
             problems.append(f"input {_describe(theirs)} cannot be given as {mine.datatype}")
         elif not _fits(mine.shape, theirs.shape):
-            problems.append(f"input {_describe(theirs)} does not fit the version's shape {list(mine.shape)}")
+            problems.append(
+                f"input {_describe(theirs)} does not fit the version's shape {list(mine.shape)}"
+            )
         else:
             pairs.append((mine.name, theirs.name, mine.datatype))
     return pairs, (), ()
@@ -149,7 +155,9 @@ def _split(
 ) -> tuple[list[tuple[str, str, str]], tuple[str, ...], tuple[str, ...]]:
     columns = tuple(spec.name for spec in own.inputs)
     if len(public.shape) != 2 or public.shape[1] != len(columns):
-        problems.append(f"the model's input {_describe(public)} does not fit the version's {len(columns)} columns")
+        problems.append(
+            f"the model's input {_describe(public)} does not fit the version's {len(columns)} columns"
+        )
     problems.extend(
         f"input {_describe(public)} cannot be given as column {_describe(spec)}"
         for spec in own.inputs

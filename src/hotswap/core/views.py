@@ -63,12 +63,18 @@ class OperationView(msgspec.Struct, frozen=True):
     revision: int | None = None
     prepare_ms: float | None = None
     flip_ms: float | None = None
+    publish_ms: float | None = None
     created_at: float = 0.0
     finished_at: float | None = None
 
 
 class SwitchView(msgspec.Struct, frozen=True):
-    """The answer to a switch or a rollback (``from`` and ``to`` are versions; times in milliseconds)."""
+    """The answer to a switch or a rollback. ``from`` and ``to`` are versions; times in milliseconds.
+
+    ``prepare_ms``: until the version was warm. ``flip_ms``: the one store before which every
+    request is answered by the one version and after which every request by the other.
+    ``publish_ms``: that store with all that leads to it, workers' acknowledgements included.
+    """
 
     operation_id: str
     from_: str | None = msgspec.field(name="from")
@@ -76,3 +82,4 @@ class SwitchView(msgspec.Struct, frozen=True):
     revision: int
     prepare_ms: float
     flip_ms: float
+    publish_ms: float = 0.0

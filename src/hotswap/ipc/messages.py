@@ -203,11 +203,15 @@ class AllWarm(msgspec.Struct, frozen=True, tag="all_warm"):
 
 # --- supervisor -> control
 class Published(msgspec.Struct, frozen=True, tag="published"):
-    """The flip is done. ``flip_ms`` from the push to the store of the word."""
+    """The flip is done. Milliseconds: ``flip_ms`` is the store of the word, before which every
+    request went one way and after which every request goes the other; ``publish_ms`` is from the
+    writing of the table, through the wait for acknowledgements, to that store.
+    """
 
     index: int
     revision: int
     flip_ms: float
+    publish_ms: float
     acks: int
     workers: int
     error: str = ""
@@ -251,4 +255,3 @@ Message = (
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Message).decode
-

@@ -19,7 +19,16 @@ WORDS: Final = 320
 BLOCKS: Final = 16_384
 _KEY_BYTES: Final = 47 * 8
 
-KINDS: Final = ("model", "timeout", "invalid_output", "overload", "lost", "cancelled", "memory", "unavailable")
+KINDS: Final = (
+    "model",
+    "timeout",
+    "invalid_output",
+    "overload",
+    "lost",
+    "cancelled",
+    "memory",
+    "unavailable",
+)
 
 _SUCCESS: Final = 48
 _STARTED: Final = 49

@@ -19,12 +19,12 @@ from hotswap.core.stats import ModelStats
 from hotswap.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 from hotswap.ipc.frames import Layout, encode_tensor
 from hotswap.ipc.tables import read_table, read_tables
+from hotswap.ipc.tally import Block, TallyFile, read_tallies
 from hotswap.ipc.words import REVISION_MASK, Epoch, Health
 from hotswap.ports import Array
 from hotswap.serving.link import HostLink, Pending, Reply
 from hotswap.serving.recovery import Recovery
 from hotswap.serving.route import Arm, Route
-from hotswap.ipc.tally import Block, TallyFile, read_tallies
 
 _SHORT = 2.0
 _now = time.monotonic
@@ -71,7 +71,9 @@ class WorkerLease:
         block.begin()
         began = _now_ns()
         try:
-            reply = await self._plane.call(self._arm, self.signature, inputs, outputs, rows, deadline)
+            reply = await self._plane.call(
+                self._arm, self.signature, inputs, outputs, rows, deadline
+            )
         except BaseException as exc:
             block.fail(_now_ns() - began, _FAILURES.get(type(exc).__name__, "model"))
             raise
@@ -102,9 +104,9 @@ class WorkerPlane:
         health: Health,
         tally: str,
         wall_ms: int,
-        on_ack: Callable[[int, int], None],
-        on_drained: Callable[[int, int], None],
-        on_wanted: Callable[[str, str], None],
+        on_ack: Callable[[int, int], object],
+        on_drained: Callable[[int, int], object],
+        on_wanted: Callable[[str, str], object],
     ) -> None:
         self.routes: dict[str, Route] = {}
         self.started = False
@@ -273,9 +275,12 @@ class WorkerPlane:
             self._on_wanted(model, entry.version)
         if entry.state == "UNAVAILABLE" and entry.reason:
             return Unavailable(
-                f"version {entry.version!r} of model {model!r} could not be loaded: {entry.reason}", 10
+                f"version {entry.version!r} of model {model!r} could not be loaded: {entry.reason}",
+                10,
             )
-        return Unavailable(f"version {entry.version!r} of model {model!r} is being loaded; try again")
+        return Unavailable(
+            f"version {entry.version!r} of model {model!r} is being loaded; try again"
+        )
 
     def table(self, model: str) -> RouteTable:
         route = self.routes.get(model)

@@ -39,9 +39,7 @@ class Recovery:
             if pending.future.done():
                 continue
             guilty = (
-                pending.token != 0
-                and pending.token == running
-                and incarnation == link.incarnation
+                pending.token != 0 and pending.token == running and incarnation == link.incarnation
             )
             pending.attempts += 1
             if guilty or not pure or pending.attempts > _MOST:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hotswap.core.routing import RouteTable, VersionEntry, choose
-from hotswap.serving.link import HostLink
 from hotswap.ipc.tally import Block
+from hotswap.serving.link import HostLink
 
 
 class Arm:

@@ -113,7 +113,9 @@ def _learn(own: Signature, outputs: Mapping[str, Array]) -> Signature:
     """The outputs as they were seen, where the artifact did not tell."""
     missing = [name for name in (spec.name for spec in own.outputs) if name not in outputs]
     if missing:
-        raise LoadError(f"output {missing[0]!r} of the signature is not among the version's outputs")
+        raise LoadError(
+            f"output {missing[0]!r} of the signature is not among the version's outputs"
+        )
     if own.outputs and all(spec.datatype for spec in own.outputs):
         return own
     seen = tuple(
