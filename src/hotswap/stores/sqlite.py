@@ -55,7 +55,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
-        self._path = path
+        self._path = path.absolute()
         self._busy_seconds = busy_seconds
         self._engine: AsyncEngine | None = None
         self._file: tuple[int, int] | None = None
@@ -235,7 +235,7 @@ async def _open(path: Path, mode: str, busy_seconds: float) -> aiosqlite.Connect
     import aiosqlite
 
     connection = aiosqlite.connect(
-        f"file:{quote(os.path.abspath(path))}?mode={mode}",
+        f"file:{quote(os.fspath(path))}?mode={mode}",
         uri=True,
         timeout=busy_seconds,
         # The driver's own BEGIN leaves DDL outside of the transaction, and a migration must be
