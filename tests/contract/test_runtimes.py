@@ -408,3 +408,26 @@ def test_python_model_with_named_outputs(tmp_path: Path) -> None:
     signature = check(tmp_path, inputs, {"scaled": np.array([3.0, 6.0]), "shout": text(["X", "Ü"])})
     assert [spec.datatype for spec in signature.outputs] == ["FP64", "BYTES"]
     assert signature.learned
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_pyfunc(tmp_path: Path) -> None:
+    """A trusted python_function is loaded by MLflow and given a data frame."""
+    pytest.importorskip("mlflow.pyfunc")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "loader_of_a_test_pyfunc.py").write_text(
+        "class Doubler:\n"
+        "    def predict(self, frame):\n"
+        "        return frame['a'].to_numpy() * 2\n"
+        "def _load_pyfunc(path):\n"
+        "    return Doubler()\n"
+    )
+    flavor = {"loader_module": "loader_of_a_test_pyfunc", "code": "code", "env": {}}
+    content = {
+        "flavors": {"python_function": flavor},
+        "signature": {"inputs": json.dumps([{"type": "double", "name": "a"}]), "outputs": None},
+    }
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump(content))
+    values = np.array([1.0, 2.5, -1.0])
+    signature = check(tmp_path, {"a": values}, {"predict": values * 2})
+    assert signature.kind == "table"

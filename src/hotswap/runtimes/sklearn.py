@@ -18,6 +18,7 @@ from hotswap.runtimes.frames import as_output, decoded, frame, wanted
 from hotswap.runtimes.packages import require
 from hotswap.runtimes.samples import generated_samples, load_samples
 from hotswap.runtimes.signatures import INPUT, untold
+from hotswap.runtimes.sklearn_plain import plain
 from hotswap.runtimes.sklearn_signature import inputs_of, label_datatype, outputs_of
 from hotswap.runtimes.sklearn_steps import Steps, run_alone
 from hotswap.runtimes.threads import ThreadLimit
@@ -94,6 +95,7 @@ class SklearnExecutor:
         self._limit()
         self._model = model
         self._steps = Steps(model)
+        self._plain = plain(self._steps)
         told = inputs_of(model)
         self.signature = told if told is not None else untold(folder, settings)
         outputs = outputs_of(model)
@@ -109,15 +111,19 @@ class SklearnExecutor:
         if not specs:
             return {spec.name: values for spec, values in self._all(rows)}
         names = [spec.name for spec in specs]
-        if len(names) == 2:
-            labels, proba = self._steps.both(rows)
-            answers = {"predict": labels, "predict_proba": proba}
-        else:
-            answers = {name: getattr(self._model, name)(rows) for name in names}
+        answers = self._answers(rows, names)
         return {spec.name: _shaped(answers[spec.name], spec) for spec in specs}
 
     def close(self) -> None:
         """Nothing is held beyond memory."""
+
+    def _answers(self, rows: Any, names: Sequence[str]) -> dict[str, Any]:
+        pair = self._plain.both(rows) if self._plain is not None else None
+        if pair is None and len(names) == 2:
+            pair = self._steps.both(rows)
+        if pair is not None:
+            return {"predict": pair[0], "predict_proba": pair[1]}
+        return {name: getattr(self._model, name)(rows) for name in names}
 
     def _rows(self, inputs: Mapping[str, Array]) -> Any:
         if self.signature.kind == "table":
