@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks import environments
 from benchmarks.paths import CACHE, HERE, LOGS, MODELS
@@ -23,7 +24,7 @@ def _env(onnx: bool, **settings: str) -> dict[str, str]:
     } | settings
 
 
-def _prediction(answer: dict[str, object]) -> object:
+def _prediction(answer: dict[str, Any]) -> object:
     return answer["prediction"]
 
 
@@ -113,7 +114,7 @@ def mlserver(onnx: bool) -> list[Served]:
                 port,
                 "/v2/models/sk/infer",
                 "mlserver",
-                lambda answer: answer["outputs"][0]["data"][0],  # type: ignore[index]
+                lambda answer: answer["outputs"][0]["data"][0],
                 _env(onnx),
             )
         )
@@ -140,7 +141,7 @@ def bentoml(onnx: bool) -> list[Served]:
                 port,
                 "/predict",
                 "bento",
-                lambda answer: answer[0],  # type: ignore[index]
+                lambda answer: answer[0],
                 env,
                 APPS,
             )
@@ -177,7 +178,7 @@ def mlflow(onnx: bool) -> list[Served]:
                 command,
                 port,
                 "/invocations",
-                "mlflow",
+                "mlflow_tensor" if onnx else "mlflow",
                 _mlflow_label,
                 env,
                 folder.parent,
@@ -186,11 +187,10 @@ def mlflow(onnx: bool) -> list[Served]:
     return found
 
 
-def _mlflow_label(answer: dict[str, object]) -> object:
-    first = answer["predictions"][0]  # type: ignore[index]
-    if isinstance(first, dict):
-        return first.get("label", next(iter(first.values())))
-    return first
+def _mlflow_label(answer: dict[str, Any]) -> object:
+    predictions = answer["predictions"]
+    # The ONNX flavour names its outputs; scikit-learn's has one.
+    return predictions["label"][0] if isinstance(predictions, dict) else predictions[0]
 
 
 def ray(onnx: bool) -> list[Served]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks import artifacts, processes
 from benchmarks.paths import MODELS
@@ -22,7 +23,7 @@ class Served:
     port: int
     path: str
     protocol: str
-    label: Callable[[dict[str, object]], object] | None
+    label: Callable[[Any], object] | None
     env: dict[str, str] = field(default_factory=dict)
     cwd: Path | None = None
 

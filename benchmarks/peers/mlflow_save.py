@@ -9,9 +9,15 @@ import mlflow
 MODELS = os.environ["BENCH_MODELS"]
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 if os.environ.get("BENCH_ONNX") == "1":
+    import numpy as np
     import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
 
-    mlflow.onnx.save_model(onnx.load(f"{MODELS}/lr.onnx"), sys.argv[1])
+    rows = Schema([TensorSpec(np.dtype("float32"), (-1, 30))])
+    mlflow.onnx.save_model(
+        onnx.load(f"{MODELS}/lr.onnx"), sys.argv[1], signature=ModelSignature(inputs=rows)
+    )
 else:
     import joblib
 
