@@ -58,7 +58,13 @@ def table(
     for row in rows:
         cells = [(c, "") if isinstance(c, str) else c for c in row]
         shown.add_row(*(Text(plain(text), style) for text, style in cells))
-    _stdout().print(shown)
+    console = _stdout()
+    if console.is_terminal:
+        console.print(shown)
+        return
+    with console.capture() as captured:
+        console.print(shown)
+    print("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
 
 
 @contextlib.contextmanager

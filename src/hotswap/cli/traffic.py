@@ -96,6 +96,6 @@ def _show(model: str, answer: dict[str, Any], as_json: bool) -> None:
     output.say(
         f"{model}: {before} → ",
         (answer["to"], "bold green"),
-        f"  revision {answer['revision']}, flipped in {answer['flip_ms']:.2f} ms, "
+        f"  revision {answer['revision']}, flipped in {answer['flip_ms']:.2g} ms, "
         f"prepared in {answer['prepare_ms']:.0f} ms",
     )
