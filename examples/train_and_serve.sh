@@ -11,10 +11,10 @@ export HOTSWAP_URL=http://127.0.0.1:$control
 python models.py "$work/models"
 hotswap serve "$work/models" --state-dir "$work/state" --port "$port" --control-port "$control" &
 server=$!
-trap 'kill -TERM $server 2>/dev/null || true; wait $server || true; rm -rf "$work"' EXIT
+trap 'kill -TERM $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf "$work"' EXIT
 
 until curl -sf "http://127.0.0.1:$port/v2/health/ready" >/dev/null; do
-  kill -0 "$server" # it ended: say so by failing
+  kill -0 "$server" 2>/dev/null || exit 1 # it has said why
   sleep 0.2
 done
 
