@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import logging
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +51,8 @@ def runtimes() -> dict[str, Runtime]:
     for name, where in _BUILT_IN.items():
         module, _, attribute = where.partition(":")
         found[name] = getattr(importlib.import_module(module), attribute)()
+    from importlib.metadata import entry_points  # costs more than all the rest of this module
+
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             runtime = point.load()()

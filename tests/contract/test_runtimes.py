@@ -299,6 +299,24 @@ def test_onnx_regressor(tmp_path: Path) -> None:
     assert signature.outputs[0].shape == (-1,)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_onnx_with_a_fixed_batch(batch: int, tmp_path: Path) -> None:
+    """A graph that takes a fixed number of rows is run as often as it needs, filled up."""
+    from onnx import helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [batch, 2])],
+        [helper.make_tensor_value_info("y", 1, [batch, 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    rows = np.arange(14, dtype=np.float32).reshape(7, 2)
+    signature = check(tmp_path, {"x": rows}, {"y": rows * 2})
+    assert signature.inputs[0].shape == (-1, 2)
+
+
 def torch_module() -> Any:
     import torch
 

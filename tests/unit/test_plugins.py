@@ -61,7 +61,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
         EntryPoint("python", "hotswap.runtimes.python:PythonRuntime", plugins.GROUP),
     ]
     monkeypatch.setitem(sys.modules, here, sys.modules[here])
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     with caplog.at_level(logging.INFO):
         assert list(runtimes()) == [*NAMES, "other"]
     said = caplog.text

@@ -15,6 +15,7 @@ from hotswap.core.spec import Artifact, VersionSettings
 from hotswap.errors import LoadError
 from hotswap.ports import Array
 from hotswap.runtimes.entries import pick
+from hotswap.runtimes.fixed_batch import in_batches
 from hotswap.runtimes.frames import decoded, wanted
 from hotswap.runtimes.onnx_file import check
 from hotswap.runtimes.packages import require
@@ -84,7 +85,7 @@ class OnnxRuntime:
 
 
 class OnnxExecutor:
-    """One session. Rows of many requests are one ``run``.
+    """One session. Rows of many requests are one ``run``, unless the graph fixes their number.
 
     A model that scikit-learn's converters wrote answers ``predict`` and ``predict_proba``, as the
     original does, and one with a column an input is a ``table``.
@@ -103,6 +104,7 @@ class OnnxExecutor:
         )
         if self._columns:
             inputs = [TensorSpec(spec.name, spec.datatype, (-1,)) for spec in inputs]
+        self._batch = _batch(session.get_inputs())
         graph = session.get_outputs()
         public = _public([value.name for value in graph], producer)
         self._outputs: dict[str, tuple[str, bool]] = {}
@@ -134,11 +136,16 @@ class OnnxExecutor:
             wanted(self.signature, outputs)
         names = outputs or list(self._outputs)
         pairs = [self._outputs[name] for name in names]
-        values = self._run([name for name, _ in pairs], feed)
-        return {
-            name: _array(value, flatten)
-            for name, (_, flatten), value in zip(names, pairs, values, strict=True)
-        }
+        graph_names = [name for name, _ in pairs]
+
+        def run(rows: Mapping[str, Array]) -> dict[str, Array]:
+            values = self._run(graph_names, rows)
+            return {
+                name: _array(value, flatten)
+                for name, (_, flatten), value in zip(names, pairs, values, strict=True)
+            }
+
+        return run(feed) if self._batch is None else in_batches(run, feed, self._batch)
 
     def close(self) -> None:
         """The session goes with its last reference."""
@@ -159,6 +166,14 @@ def _input(value: Any) -> TensorSpec:
 def _shape(shape: Sequence[Any] | None) -> tuple[int, ...]:
     sizes = [size if isinstance(size, int) and size > 0 else -1 for size in shape or [None]]
     return (-1, *sizes[1:])
+
+
+def _batch(values: Sequence[Any]) -> int | None:
+    """The number of rows that the graph is fixed to; None if it takes any."""
+    sizes = {value.shape[0] for value in values if value.shape and isinstance(value.shape[0], int)}
+    if len(sizes) > 1:
+        raise LoadError("the ONNX inputs must all have the same number of rows")
+    return sizes.pop() if sizes else None
 
 
 def _public(names: Sequence[str], producer: str) -> dict[str, str]:

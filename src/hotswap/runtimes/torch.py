@@ -17,6 +17,7 @@ from hotswap.core.spec import Artifact, VersionSettings
 from hotswap.errors import LoadError, MissingDependency
 from hotswap.ports import Array
 from hotswap.runtimes.entries import pick
+from hotswap.runtimes.fixed_batch import in_batches
 from hotswap.runtimes.frames import wanted
 from hotswap.runtimes.packages import require
 from hotswap.runtimes.samples import generated_samples, load_samples
@@ -102,19 +103,10 @@ class TorchExecutor:
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """One forward pass for all rows (several where the batch is fixed)."""
         arrays = self._arrays(inputs)
-        count = len(arrays[0])
         if self._batch is None:
             found = self._forward(arrays)
         else:
-            parts = [
-                self._forward(
-                    [_padded(array[at : at + self._batch], self._batch) for array in arrays]
-                )
-                for at in range(0, count, self._batch)
-            ]
-            found = {
-                name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]
-            }
+            found = in_batches(self._forward, arrays, self._batch)
         if self.signature.outputs:
             return {spec.name: found[spec.name] for spec in wanted(self.signature, outputs)}
         return {name: found[name] for name in outputs or found}
@@ -143,25 +135,23 @@ class TorchExecutor:
         )
         self.signature = msgspec.structs.replace(self.signature, outputs=outputs, learned=True)
 
-    def _arrays(self, inputs: Mapping[str, Array]) -> list[Array]:
+    def _arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if not self.signature.inputs:
-            return [np.ascontiguousarray(inputs[INPUT], dtype=self._dtype)]
-        return [
-            np.ascontiguousarray(inputs[spec.name], dtype=NUMPY_OF[spec.datatype])
+            return {INPUT: np.ascontiguousarray(inputs[INPUT], dtype=self._dtype)}
+        return {
+            spec.name: np.ascontiguousarray(inputs[spec.name], dtype=NUMPY_OF[spec.datatype])
             for spec in self.signature.inputs
-        ]
+        }
 
-    def _forward(self, arrays: Sequence[Array]) -> dict[str, Array]:
+    def _forward(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         torch = self._torch
         with torch.inference_mode():
             tensors = [
                 torch.from_numpy(array if array.flags.writeable else array.copy())
-                for array in arrays
+                for array in arrays.values()
             ]
-            return {
-                name: tensor.detach().numpy()
-                for name, tensor in named(self._module(*tensors)).items()
-            }
+            answers = named(self._module(*tensors))
+            return {name: tensor.detach().numpy() for name, tensor in answers.items()}
 
 
 def named(values: Any) -> dict[str, Any]:
@@ -237,9 +227,3 @@ def _spec(name: str, value: Any) -> TensorSpec:
         raise LoadError(f"the exported program's {name!r} is no tensor of rows that can be served")
     sizes = [size if isinstance(size, int) else -1 for size in value.shape]
     return TensorSpec(name, datatype, (-1, *sizes[1:]))
-
-
-def _padded(array: Array, batch: int) -> Array:
-    if len(array) == batch:
-        return array
-    return np.concatenate([array, np.repeat(array[-1:], batch - len(array), axis=0)])
