@@ -49,14 +49,9 @@ async def test_a_version_is_registered_switched_to_and_rolled_back_from(
     assert (await _add(client, uri="/m/y")).json()["version"] == "v2"
 
     switched = await client.post("/api/v1/models/fraud/switch", json={"version": "v1"})
-    assert switched.json() == {
-        "operation_id": "op-1",
-        "from": None,
-        "to": "v1",
-        "revision": 1,
-        "prepare_ms": 12.5,
-        "flip_ms": 0.25,
-    }
+    answer = switched.json()
+    assert (answer["from"], answer["to"], answer["revision"]) == (None, "v1", 1)
+    assert (answer["operation_id"], answer["prepare_ms"], answer["flip_ms"]) == ("op-1", 12.5, 0.25)
     await client.post("/api/v1/models/fraud/switch", json={"version": "v2", "force": True})
     back = await client.post("/api/v1/models/fraud/rollback")
     assert (back.json()["from"], back.json()["to"]) == ("v2", "v1")
