@@ -259,15 +259,18 @@ async def _run(args: argparse.Namespace) -> int:
     return await process.run(socket.socket(fileno=args.channel))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """``python -m hotswap.app.control``: started by the supervisor only."""
     parser = argparse.ArgumentParser(prog="hotswap-control")
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--listener", type=int, required=True)
     args = parser.parse_args(argv)
     platform.die_with_parent()
-    return asyncio.run(_run(args))
+    status = asyncio.run(_run(args))
+    # Everything is closed: taking the interpreter down module by module would only delay the end.
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -72,6 +72,7 @@ def run(channel_fd: int, slot: int, health: Health, runtime_dir: str) -> int:
     """The life of a host, in its own process, from the fork to its exit status."""
     platform.die_with_parent()
     platform.no_core_dumps()
+    sys.dont_write_bytecode = True  # what lies beside an artifact must stay what was hashed
     # The terminal's signals are the supervisor's business: it tells hosts when to go.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -108,7 +109,7 @@ def prepare(spec: HostSpec, address: Path) -> tuple[socket.socket, Validated, Lo
     if spec.settings.memory_mb is not None:
         platform.limit_memory(spec.settings.memory_mb * 1024 * 1024)
     verify(spec.artifact)
-    executor, validated, platform_name = load(spec)
+    validated, platform_name = load(spec)
     gc.collect()
     gc.freeze()
     load_seconds = time.monotonic() - began - validated.warm_seconds
@@ -129,7 +130,7 @@ def prepare(spec: HostSpec, address: Path) -> tuple[socket.socket, Validated, Lo
     return listener, validated, report
 
 
-def load(spec: HostSpec) -> tuple[Executor, Validated, str]:
+def load(spec: HostSpec) -> tuple[Validated, str]:
     """The version loaded and validated, with its platform's name."""
     from hotswap.plugins import runtimes
     from hotswap.runtimes.samples import generated_samples, load_samples
@@ -147,7 +148,7 @@ def load(spec: HostSpec) -> tuple[Executor, Validated, str]:
         finite=spec.settings.finite,
         allow_unvalidated=spec.allow_unvalidated,
     )
-    return executor, validated, runtime.platform
+    return validated, runtime.platform
 
 
 def _serve(

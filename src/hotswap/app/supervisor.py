@@ -79,6 +79,10 @@ class Control:
         )
         self._channel.send(self._supervisor.snapshot())
 
+    @property
+    def alive(self) -> bool:
+        return self.watch is not None and self.watch.alive
+
     def send(self, message: object) -> None:
         if self._channel is not None:
             self._channel.send(message)
@@ -87,6 +91,7 @@ class Control:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        self._supervisor.child_ended()
         if self._supervisor.stopping:
             return
         log.warning("control ended and is started again", how=describe_exit(status))
@@ -133,7 +138,7 @@ class Supervisor:
             self._worker_spec,
             self._drained,
             self._wanted,
-            lambda live: self._control.send(WorkersChanged(live)),
+            self._workers_changed,
         )
         self._publisher = Publisher(runtime_dir, self._epoch, self._workers)
         self._control = Control(self, control_socket)
@@ -141,6 +146,7 @@ class Supervisor:
         self._restoring: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
+        self._child_ended = asyncio.Event()
         self._reloading = asyncio.Lock()
 
     # --- life
@@ -246,6 +252,7 @@ class Supervisor:
                 self._all_warm()  # all that the last run served is warm, whatever control does
 
     def _host_gone(self, state: HostState) -> None:
+        self.child_ended()
         if state.state == "failed":
             self._control.send(HostChanged(state))
         else:
@@ -257,6 +264,10 @@ class Supervisor:
         if table is not None:
             lowest = self._workers.lowest(index, table.revision)
             self._control.send(Drained(index, lowest))
+
+    def _workers_changed(self, live: int) -> None:
+        self.child_ended()
+        self._control.send(WorkersChanged(live))
 
     def _wanted(self, message: Wanted) -> None:
         self._control.send(message)
@@ -327,22 +338,31 @@ class Supervisor:
         self._control.send(Unready())
         await asyncio.sleep(min(drain, grace))
         self._workers.stop(max(0.1, deadline - loop.time() - 0.5))
-        while self._workers.live and loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        await self._until(lambda: not self._workers.live, deadline)
         if self._workers.live:
             log.warning("the grace time is over: what is in flight is lost")
         self._save_for_restart()
         self._control.send(Stop())
         self._hosts.stop_all()
         self._hosts.nurseries.close()
-        end = max(deadline, loop.time() + 1.0)
-        while loop.time() < end:
-            control_gone = self._control.watch is None or not self._control.watch.alive
-            if control_gone and not self._hosts.hosts:
-                break
-            await asyncio.sleep(0.01)
+        await self._until(
+            lambda: not self._hosts.hosts and not self._control.alive,
+            max(deadline, loop.time() + 1.0),
+        )
         self._kill_all()
         self._ended.set()
+
+    async def _until(self, done: Callable[[], bool], deadline: float) -> None:
+        """Wait for the end of children, at most until ``deadline`` on the loop's clock."""
+        loop = asyncio.get_running_loop()
+        while not done() and loop.time() < deadline:
+            self._child_ended.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._child_ended.wait(), deadline - loop.time())
+
+    def child_ended(self) -> None:
+        """Some child is gone: whoever waits in `_until` looks again."""
+        self._child_ended.set()
 
     def _save_for_restart(self) -> None:
         """Once: what stops now would otherwise be taken off the list."""

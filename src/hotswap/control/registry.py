@@ -176,7 +176,10 @@ class Registry:
         """The version as ONNX, proved to answer like the original."""
         log.info("a version is converted to ONNX", model=model, version=version)
         converted = await self._jobs.convert(
-            ingested.artifact, ingested.settings, state_dir=self._state_dir
+            ingested.artifact,
+            ingested.settings,
+            state_dir=self._state_dir,
+            trusted=True,  # `check_trust` came before
         )
         if converted.ingested.artifact.runtime != "onnx":
             raise LoadError("the conversion to ONNX gave something else")

@@ -592,6 +592,8 @@ class Service:
     # --- what is shown
 
     async def models(self) -> list[ModelView]:
+        if self._store_error and not self._catalogue.models:
+            raise StoreError(self._store_error)  # an empty list would say that there are none
         return [await self.model(name) for name in sorted(self._catalogue.models)]
 
     async def model(self, name: str) -> ModelView:

@@ -67,7 +67,7 @@ def flipped(model: ModelDocument, intent: Intent, signature: Signature | None) -
     rolled_back = set(model.rolled_back) - {intent.version}
     if intent.kind == "rollback" and model.active is not None and model.active != intent.version:
         rolled_back.add(model.active)
-    history = tuple(v for v in model.history if v != intent.version) + (intent.version,)
+    history = (*(v for v in model.history if v != intent.version), intent.version)
     return msgspec.structs.replace(
         model,
         signature=signature,

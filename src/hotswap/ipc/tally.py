@@ -127,7 +127,7 @@ class TallyFile:
 
 def _read_key(raw: mmap.mmap, view: memoryview, at: int) -> tuple[str, str, str]:
     text = raw[at * 8 + 8 : at * 8 + 8 + int(view[at])].decode(errors="replace")
-    model, version, role = (text.split("\0") + ["", "", ""])[:3]
+    model, version, role = [*text.split("\0"), "", "", ""][:3]
     return model, version, role
 
 
