@@ -45,6 +45,7 @@ Reader = Callable[[Request, Match], Answer]
 _INFER_TYPES: Final = ("application/json", "application/octet-stream")
 _PREDICT_TYPES: Final = ("application/json",)
 _CACHED_VERSIONS: Final = 1024
+_JSON: Final = b"application/json"
 _OCTETS: Final = (b"content-type", b"application/octet-stream")
 
 
@@ -208,24 +209,22 @@ class DataApp:
 
     async def _infer(self, request: Request, match: Match) -> Answer:
         headers = request.headers
-        if b"content-type" in headers:
-            check_type(headers[b"content-type"], _INFER_TYPES)
+        content_type = headers.get(b"content-type", _JSON)
+        if content_type != _JSON:
+            check_type(content_type, _INFER_TYPES)
         model = self._model(headers, match.model)
         lease = self.plane.lease(model, match.version, headers.get(b"x-hotswap-key"))
         request.lease = lease
         try:
-            call = infer.decode(
-                request.body,
-                headers.get(b"inference-header-content-length"),
-                self._plans.of(lease.signature),
-                self.limits,
-            )
+            plan = self._plans.of(lease.signature)
+            length_header = headers.get(b"inference-header-content-length")
+            call = infer.decode(request.body, length_header, plan, self.limits)
             if call.id:
                 request.id = self._request_id(headers, call.id, request.id)
             deadline = self._deadline(request, call.timeout)
             result = await lease.predict(call.inputs, call.outputs, call.rows, deadline, request.id)
             _check_outputs(result, call.outputs, call.rows)
-            body, length = infer.encode(call, result, lease.model, lease.version, lease.signature)
+            body, length = infer.encode(call, result, lease.model, lease.version, plan)
             if length is None:
                 return self._answer(body, lease, request, JSON_TYPE)
             answer = self._answer(body, lease, request, _OCTETS)
@@ -259,8 +258,9 @@ class DataApp:
     ) -> Answer:
         """The simple format. ``stable``: a version named in the body must be the stable one."""
         headers = request.headers
-        if b"content-type" in headers:
-            check_type(headers[b"content-type"], _PREDICT_TYPES)
+        content_type = headers.get(b"content-type", _JSON)
+        if content_type != _JSON:
+            check_type(content_type, _PREDICT_TYPES)
         parsed = predict.parse(request.body, self.limits)
         if parsed.request_id:
             request.id = self._request_id(headers, parsed.request_id, request.id)

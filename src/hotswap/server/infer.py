@@ -6,6 +6,7 @@ else, and all that is wrong, goes through the careful decoder, which also words 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -380,30 +381,57 @@ def _read_outputs(asked: object, call: Call, signature: Signature) -> None:
         refuse_half_floats(signature, json_names)
 
 
+@functools.lru_cache(maxsize=1024)
+def _answer_head(model: str, version: str) -> bytes:
+    return b'{"model_name":%b,"model_version":%b' % (_encode(model), _encode(version))
+
+
 def encode(
-    call: Call, result: Mapping[str, Array], model: str, version: str, signature: Signature
+    call: Call, result: Mapping[str, Array], model: str, version: str, plan: Plan
 ) -> tuple[bytes, int | None]:
     """The answer's body, and its JSON part's length if outputs follow it raw."""
-    head = b'{"model_name":%b,"model_version":%b' % (_encode(model), _encode(version))
+    head = _answer_head(model, version)
     if call.id:
         head += b',"id":' + _encode(call.id)
+    names = call.outputs or result
+    if not call.all_binary and not call.binary:
+        outputs = b",".join([_json_output(name, result[name], plan) for name in names])
+        return b'%b,"outputs":[%b]}' % (head, outputs), None
     parts: list[bytes] = []
     raws: list[bytes] = []
-    for name in call.outputs or result:
+    for name in names:
+        if not call.binary.get(name, call.all_binary):
+            parts.append(_json_output(name, result[name], plan))
+            continue
         array = outgoing(result[name])
-        datatype = output_datatype(array, signature.output(name))
-        start = b'{"name":%b,"datatype":"%b","shape":%b' % (
-            _encode(name),
-            datatype.encode(),
-            _encode(array.shape),
+        raw = to_raw(array)
+        raws.append(raw)
+        start = _output_head(name, array, plan)
+        parts.append(
+            b'%b%b,"parameters":{"binary_data_size":%d}}' % (start, _encode(array.shape), len(raw))
         )
-        if call.binary.get(name, call.all_binary):
-            raw = to_raw(array)
-            raws.append(raw)
-            parts.append(b'%b,"parameters":{"binary_data_size":%d}}' % (start, len(raw)))
-        else:
-            parts.append(b'%b,"data":%b}' % (start, _encode(to_values(array.ravel()))))
     body = b'%b,"outputs":[%b]}' % (head, b",".join(parts))
     if raws:
         return body + b"".join(raws), len(body)
     return body, None
+
+
+def _json_output(name: str, array: Array, plan: Plan) -> bytes:
+    dtype = array.dtype
+    start = plan.heads.get((name, dtype))
+    if start is None:
+        array = outgoing(array)
+        start = _output_head(name, array, plan)
+        if array.dtype is dtype and dtype.kind in "fiub":
+            plan.remember(name, dtype, start)
+        values = to_values(array.ravel())
+    else:
+        values = array.ravel().tolist()
+    if array.ndim == 1:
+        return b'%b[%d],"data":%b}' % (start, len(array), _encode(values))
+    return b'%b%b,"data":%b}' % (start, _encode(array.shape), _encode(values))
+
+
+def _output_head(name: str, array: Array, plan: Plan) -> bytes:
+    datatype = output_datatype(array, plan.signature.output(name))
+    return b'{"name":%b,"datatype":"%b","shape":' % (_encode(name), datatype.encode("ascii"))

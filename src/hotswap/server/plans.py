@@ -13,6 +13,8 @@ from hotswap.core.signature import Signature, TensorSpec
 #: The largest finite FP32.
 _FP32_MAX: Final = 3.4028234663852886e38
 
+_CACHED_HEADS: Final = 256
+
 
 class Plan:
     """How to decode for one signature.
@@ -20,13 +22,15 @@ class Plan:
     ``columns``: each input is one value a row, so that rows of plain values name them all.
     ``quick``: one float tensor input with every size but the batch's fixed, the shape of most
     requests, which ``name``, ``dtype``, ``tail`` and ``width`` (values a row) describe.
-    ``half``: an output is of a type that JSON cannot carry.
+    ``half``: an output is of a type that JSON cannot carry. ``heads``: the JSON with which an
+    output of a name and dtype begins, up to its shape.
     """
 
     __slots__ = (
         "columns",
         "dtype",
         "half",
+        "heads",
         "name",
         "names",
         "quick",
@@ -49,6 +53,7 @@ class Plan:
         self.tail: list[int] = list(inputs[0].shape[1:]) if inputs else []
         self.width = math.prod(self.tail)
         self.dtype: np.dtype[Any] = NUMPY_OF[inputs[0].datatype] if inputs else np.dtype("f8")
+        self.heads: dict[tuple[str, np.dtype[Any]], bytes] = {}
         self.half = any(spec.datatype in ("FP16", "BF16") for spec in signature.outputs)
         self.quick = (
             self.single is not None
@@ -58,6 +63,11 @@ class Plan:
             and self.width > 0
             and all(size > 0 for size in self.tail)
         )
+
+    def remember(self, name: str, dtype: np.dtype[Any], head: bytes) -> None:
+        """Keep an output's head; a model that invents names does not fill the memory."""
+        if len(self.heads) < _CACHED_HEADS:
+            self.heads[(name, dtype)] = head
 
     def floats(
         self, values: list[float | None], rows: int

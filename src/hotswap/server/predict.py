@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -191,9 +192,9 @@ def encode(
         head = b'{"predictions":' + _encode(values)
         if probabilities is not None:
             head += b',"probabilities":' + _encode(probabilities)
-    return b'%b,"model":%b,"version":%b,"request_id":%b}' % (
-        head,
-        _encode(model),
-        _encode(version),
-        _encode(request_id),
-    )
+    return b'%b%b,"request_id":%b}' % (head, _named(model, version), _encode(request_id))
+
+
+@functools.lru_cache(maxsize=1024)
+def _named(model: str, version: str) -> bytes:
+    return b',"model":%b,"version":%b' % (_encode(model), _encode(version))
