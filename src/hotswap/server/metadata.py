@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,6 +14,7 @@ from hotswap.errors import BadInput, NotFound
 from hotswap.server.bodies import decode_json
 from hotswap.server.errors import error_body
 from hotswap.server.messages import JSON_TYPE, Answer, Request
+from hotswap.server.openapi import document, server_version
 from hotswap.server.routes import Match
 from hotswap.server.tensors import show
 
@@ -31,14 +30,6 @@ EXTENSIONS: Final = [
 ]
 
 _TRITON_TYPES: Final = {"BYTES": "TYPE_STRING"}
-
-
-def server_version() -> str:
-    """The installed package's version."""
-    try:
-        return package_version("hotswap")
-    except PackageNotFoundError:
-        return "0"
 
 
 def readers(app: DataApp) -> dict[str, Callable[[Request, Match], Answer]]:
@@ -164,8 +155,6 @@ class _Reader:
         return _json(rows)
 
     def document(self, request: Request, match: Match) -> Answer:
-        from hotswap.server.openapi import document
-
         return _json(document())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
 from typing import Any, Final
 
 from hotswap.core.datatypes import NUMPY_OF
@@ -128,10 +130,16 @@ _ERRORS: Final = {
 }
 
 
+def server_version() -> str:
+    """The installed package's version."""
+    try:
+        return package_version("hotswap")
+    except PackageNotFoundError:
+        return "0"
+
+
 def document() -> Schema:
     """The whole document, as JSON values."""
-    from hotswap.server.metadata import server_version
-
     paths: dict[str, Schema] = {}
     for route in ROUTES:
         paths.setdefault(route.template, {})[route.method.lower()] = _operation(route)

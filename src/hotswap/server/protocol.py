@@ -66,7 +66,7 @@ class Shared:
     connection. ``date``: the Date header's line, renewed by the sweeper.
     """
 
-    __slots__ = ("app", "connections", "date", "draining", "hosts", "idle", "inflight", "limits")
+    __slots__ = ("app", "connections", "date", "draining", "hosts", "inflight", "limits")
 
     def __init__(self, app: DataApp, limits: Limits) -> None:
         self.app = app
@@ -75,7 +75,6 @@ class Shared:
         self.hosts: set[bytes] = set()
         self.inflight = 0
         self.draining = False
-        self.idle: asyncio.Event | None = None
         self.date = b""
         self.renew_date()
 
@@ -86,8 +85,10 @@ class Shared:
     def done(self) -> None:
         """One request less is in flight."""
         self.inflight -= 1
-        if self.idle is not None and self.inflight == 0:
-            self.idle.set()
+
+    def busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return self.inflight > 0 or any(each.receiving for each in self.connections)
 
     def sweep(self) -> None:
         """Close every connection whose deadline has passed."""
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
 
     ``deadline`` (monotonic seconds) is when the sweeper acts on it: for a request that is
     arriving, its receipt deadline; between requests, the keep-alive limit; while one is being
-    answered, never.
+    answered, never. ``receiving``: a request has begun to arrive and has not ended.
     """
 
     __slots__ = (
@@ -121,7 +122,6 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_queue",
-        "_receiving",
         "_refused",
         "_running",
         "_task",
@@ -131,6 +131,7 @@ class Connection(asyncio.Protocol):
         "_wants_continue",
         "_writable",
         "deadline",
+        "receiving",
         "shared",
     )
 
@@ -156,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._hosts: list[bytes] = []
         self._body: bytes | bytearray = b""
-        self._receiving = False
+        self.receiving = False
         self._has_body = False
         self._running = False
         self._unsent = 0
@@ -228,7 +229,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(BadInput("This is not a valid HTTP/1.1 request."))
         else:
-            if self._receiving and not self._headers_done and not self._refused:
+            if self.receiving and not self._headers_done and not self._refused:
                 self._count_head(len(data))
 
     def _count_head(self, received: int) -> None:
@@ -251,7 +252,7 @@ class Connection(asyncio.Protocol):
         self._header_count = 0
         self._wants_continue = False
         self._body = b""
-        self._receiving = True
+        self.receiving = True
         self._has_body = False
         if self._task is None:
             self.deadline = self._arrived + self.shared.limits.receive_timeout
@@ -343,7 +344,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: answer it, or let it wait for its turn."""
-        self._receiving = False
+        self.receiving = False
         if self._refused or self._parser is None:
             return
         try:
@@ -373,17 +374,19 @@ class Connection(asyncio.Protocol):
             if self._writable is not None:
                 self._watch_writing()
                 await self._writable.wait()
+            stay = keep_alive and (bool(self._queue) or not shared.draining)
             if self._transport is not None:
-                self._write(answer, keep_alive and not shared.draining, request.method == "HEAD")
+                self._write(answer, stay, request.method == "HEAD")
         except Exception:
             log.exception("an answer could not be sent")
+            stay = False
             self.shutdown()
         finally:
             self._task = None
             self._running = False
             shared.done()
         if self._transport is not None:
-            self._next(keep_alive and not shared.draining)
+            self._next(stay)
 
     def _write(self, answer: Answer, keep_alive: bool, head: bool = False) -> None:
         assert self._transport is not None
@@ -423,7 +426,7 @@ class Connection(asyncio.Protocol):
             return
         limits = self.shared.limits
         self.deadline = time.monotonic() + (
-            limits.receive_timeout if self._receiving else limits.keepalive_timeout
+            limits.receive_timeout if self.receiving else limits.keepalive_timeout
         )
 
     # Refusing and closing.
@@ -477,7 +480,7 @@ class Connection(asyncio.Protocol):
             self.deadline = time.monotonic() + self.shared.limits.receive_timeout
         elif unsent or self._discarding:
             transport.abort()
-        elif self._receiving:
+        elif self.receiving:
             seconds = self.shared.limits.receive_timeout
             self._refuse(ReceiveTimeout(f"The request took longer than {seconds:g} s to arrive."))
         else:

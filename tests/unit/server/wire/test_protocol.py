@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hotswap.core.spec import Limits
 from hotswap.server.app import DataApp
+from hotswap.server.protocol import Connection, Shared
 from hotswap.server.run import DataServer
 from hotswap.testing.fakes import FakePlane
 
@@ -424,6 +427,100 @@ async def test_drain(start: Start) -> None:
         await site.wire()
     await site.server.close()
     await site.until(lambda: site.server.connections == 0)
+
+
+async def test_drain_answers_what_was_received(start: Start) -> None:
+    """Requests received whole before the end of a drain are all answered, the last one closing;
+    one that is still arriving is waited for."""
+    site = await start()
+    site.plane.fakes["demo"].gate = gate = asyncio.Event()
+    wire, slow = await site.wire(), await site.wire()
+    wire.send(post() * 3)
+    slow.send(post()[:-1])
+    shared = site.server._shared
+    await site.until(lambda: any(each.receiving for each in shared.connections))
+    await site.until(lambda: site.plane.waiting == 1)
+    site.server.begin_drain()
+    gate.set()
+    closing = [(await wire.response())[1].get("connection") for _ in range(3)]
+    assert closing == [None, None, "close"]
+    await site.until(lambda: site.server.inflight == 0)
+    assert not await site.server.wait_idle(0.01)
+    waiting = asyncio.create_task(site.server.wait_idle(30))
+    slow.send(post()[-1:])
+    assert (await slow.response())[0] == 200
+    assert await waiting
+
+
+class Memory(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self.ended = False
+
+    def write(self, data: Any) -> None:
+        self.data += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        self.ended = True
+
+    def abort(self) -> None:
+        self.ended = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+PIECES = st.sampled_from(
+    [
+        *(LIVE, post(), b"POST /predict HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n", b"\0", b"GET "),
+        *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"2\r\n{}\r\n", b"/ "),
+        *(b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"Expect: 100-continue\r\n"),
+        *(b"0\r\n\r\n", b"HTTP/1.1\r\n"),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES | st.binary(max_size=8), max_size=8), st.integers(1, 400))
+def test_any_bytes(pieces: list[bytes], size: int) -> None:
+    """Whatever comes, in whatever pieces: no failure of ours, and nothing is left in flight."""
+
+    async def feed() -> None:
+        plane = FakePlane()
+        shared = Shared(DataApp(plane), Limits(header_bytes=500, body_bytes=500))
+        connection = Connection(shared, asyncio.get_running_loop())
+        transport = Memory()
+        connection.connection_made(transport)
+        data = b"".join(pieces)
+        for at in range(0, len(data), size):
+            connection.data_received(data[at : at + size])
+            await asyncio.sleep(0)
+        for _ in range(2 * len(pieces) + 4):
+            await asyncio.sleep(0)
+        assert b"HTTP/1.1 500" not in transport.data
+        connection.connection_lost(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert shared.inflight == 0
+        assert plane.held == 0
+        assert not shared.connections
+
+    asyncio.run(feed())
 
 
 async def test_close_cancels_what_is_left(start: Start) -> None:
