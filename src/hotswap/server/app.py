@@ -1,21 +1,21 @@
 """The data plane's HTTP front end: parse, lease, decode, predict, encode, release.
 
-`DataApp.respond` answers one whole request and knows no transport; `DataApp.__call__` makes it
-an ASGI application; `hotswap.server.protocol` calls `respond` directly.
+`DataApp.respond` answers one whole request and knows no transport: `hotswap.server.protocol`
+calls it directly, and `hotswap.server.asgi` makes an ASGI application of it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from hotswap.core.spec import Limits
-from hotswap.errors import BadInput, HotswapError, InvalidOutput, NotFound, TooLarge, Unauthorized
+from hotswap.errors import BadInput, HotswapError, InvalidOutput, NotFound, Unauthorized
 from hotswap.ports import Array, DataPlane, Lease
-from hotswap.server import infer, invocations, metadata, predict
+from hotswap.server import infer, infer_answer, invocations, metadata, predict
+from hotswap.server.asgi import Receive, Scope, Send, serve
 from hotswap.server.bodies import COMPRESS_FROM, compress, decompress
 from hotswap.server.calls import check_type
 from hotswap.server.errors import Origin, translate
@@ -25,16 +25,11 @@ from hotswap.server.messages import (
     Headers,
     Request,
     RequestIds,
-    collect,
     valid_id,
 )
 from hotswap.server.plans import Plans
 from hotswap.server.routes import Match, Router
 from hotswap.server.tensors import show
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Called after each answer: method, path, status, seconds since arrival, request id.
 AccessLog = Callable[[str, str, int, float, str], None]
@@ -224,7 +219,7 @@ class DataApp:
             deadline = self._deadline(request, call.timeout)
             result = await lease.predict(call.inputs, call.outputs, call.rows, deadline, request.id)
             _check_outputs(result, call.outputs, call.rows)
-            body, length = infer.encode(call, result, lease.model, lease.version, plan)
+            body, length = infer_answer.encode(call, result, lease.model, lease.version, plan)
             if length is None:
                 return self._answer(body, lease, request, JSON_TYPE)
             answer = self._answer(body, lease, request, _OCTETS)
@@ -302,62 +297,11 @@ class DataApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3: HTTP and lifespan; WebSockets are refused."""
-        kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "lifespan":
-            await _lifespan(receive, send)
-        elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1003})
+        await serve(self, scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived = time.monotonic()
-        request = Request(scope["method"], local_path(scope), {}, b"", arrived)
-        try:
-            request.headers = collect(scope["headers"])
-            body = await self._body(receive)
-        except HotswapError as exc:
-            await _send(self._error(exc, request), scope, send)
-            return
-        if body is None:
-            return
-        request.body = body
-        # A disconnect must free what is queued; only a receive() that waits can tell of it.
-        gone = asyncio.ensure_future(receive())
-        work = asyncio.ensure_future(self.respond(request))
-        try:
-            await asyncio.wait((gone, work), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and gone.result()["type"] != "http.disconnect":
-                await asyncio.wait((work,))
-            if work.done():
-                await _send(work.result(), scope, send)
-        finally:
-            gone.cancel()
-            work.cancel()
-            await asyncio.gather(gone, work, return_exceptions=True)
-
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body, or None if the client went away first. Raises `TooLarge`."""
-        parts = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts += message.get("body", b"")
-            if len(parts) > self.limits.body_bytes:
-                raise TooLarge(f"The body is larger than {self.limits.body_bytes} bytes.")
-            if not message.get("more_body", False):
-                return bytes(parts)
-
-
-def local_path(scope: Scope) -> str:
-    """A scope's path below the place where the application is mounted."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :] or "/"
-    return path
+    def refusal(self, exc: Exception, request: Request) -> Answer:
+        """The answer to a request that cannot even be read."""
+        return self._error(exc, request)
 
 
 def _agree(what: str, of_path: str | None, of_body: str | None) -> str | None:
@@ -385,24 +329,3 @@ def _compress(answer: Answer, accept: bytes) -> None:
     if compressed is not None:
         coding, answer.body = compressed
         answer.headers += ((b"content-encoding", coding), (b"vary", b"accept-encoding"))
-
-
-async def _send(answer: Answer, scope: Scope, send: Send) -> None:
-    length = (b"content-length", b"%d" % len(answer.body))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": answer.status,
-            "headers": [*answer.headers, length],
-        }
-    )
-    body = b"" if scope["method"] == "HEAD" else answer.body
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -14,8 +14,7 @@ import logging
 import re
 import time
 from collections import deque
-from email.utils import formatdate
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 from urllib.parse import unquote
 
 import httptools
@@ -31,9 +30,7 @@ from hotswap.errors import (
 )
 from hotswap.server.errors import translate
 from hotswap.server.messages import JSON_TYPE, READ_HEADERS, Answer, Request, keep_header
-
-if TYPE_CHECKING:
-    from hotswap.server.app import DataApp
+from hotswap.server.shared import Shared
 
 log = logging.getLogger("hotswap.server")
 
@@ -57,45 +54,6 @@ def _status_line(status: int) -> bytes:
 
 _STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Shared:
-    """What all connections of one server share.
-
-    ``inflight``: requests begun and not answered. ``draining``: every answer closes its
-    connection. ``date``: the Date header's line, renewed by the sweeper.
-    """
-
-    __slots__ = ("app", "connections", "date", "draining", "hosts", "inflight", "limits")
-
-    def __init__(self, app: DataApp, limits: Limits) -> None:
-        self.app = app
-        self.limits = limits
-        self.connections: set[Connection] = set()
-        self.hosts: set[bytes] = set()
-        self.inflight = 0
-        self.draining = False
-        self.date = b""
-        self.renew_date()
-
-    def renew_date(self) -> None:
-        """Set ``date`` to now."""
-        self.date = b"date: " + formatdate(time.time(), usegmt=True).encode("ascii") + b"\r\n"
-
-    def done(self) -> None:
-        """One request less is in flight."""
-        self.inflight -= 1
-
-    def busy(self) -> bool:
-        """Whether a request is being received or answered."""
-        return self.inflight > 0 or any(each.receiving for each in self.connections)
-
-    def sweep(self) -> None:
-        """Close every connection whose deadline has passed."""
-        now = time.monotonic()
-        late = [connection for connection in self.connections if connection.deadline < now]
-        for connection in late:
-            connection.expire()
 
 
 class Connection(asyncio.Protocol):

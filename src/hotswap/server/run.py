@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from hotswap.server.app import DataApp
-from hotswap.server.protocol import Connection, Shared
+from hotswap.server.protocol import Connection
+from hotswap.server.shared import Shared
 
 _BACKLOG: Final = 2048
 _SWEEP: Final = 1.0

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from hotswap.core.spec import Limits
 from hotswap.server.app import DataApp
-from hotswap.server.protocol import Connection, Shared
+from hotswap.server.protocol import Connection
 from hotswap.server.run import DataServer
+from hotswap.server.shared import Shared
 from hotswap.testing.fakes import FakePlane
 
 BODY = msgspec.json.encode({"features": [float(n) for n in range(30)]})
