@@ -53,6 +53,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._early: list[object] = []
 
     async def run(self, sock: socket.socket) -> int:
         """Until the supervisor says stop or is gone."""
@@ -79,7 +80,7 @@ class Worker:
             self._opening = asyncio.get_running_loop().create_task(self._open(message.spec))
             self._opening.add_done_callback(self._opened)
         elif self._plane is None:
-            return
+            self._early.append(message)  # nothing that is said while it opens may be lost
         elif isinstance(message, Push):
             self._plane.install(message.table)
         elif isinstance(message, Started):
@@ -118,6 +119,8 @@ class Worker:
             plane.install(table)
         plane.started = spec.started
         self._plane = plane
+        for message in self._early:
+            self._heard(message)
         log = structlog.get_logger("hotswap.access")
 
         def access(method: str, path: str, status: int, seconds: float, request_id: str) -> None:
@@ -131,6 +134,8 @@ class Worker:
         )
         self._server = DataServer(app)
         await self._server.start([self._listener])
+        if plane.draining:
+            self._drain()
         channel.send(Listening())
 
     def _drain(self) -> None:

@@ -1,0 +1,1 @@
+"""Tests of whole servers: real processes, real sockets, real signals."""
