@@ -164,15 +164,15 @@ class Play:
         plan = [first] * 4 + [model for model in others for _ in range(2)]
         traffic = Traffic(self.server.host, self.server.port, plan)
         try:
-            moves = await self.scenario(models, len(plan))
+            self.line(f"{len(plan)} connections ask; only v1 of each model is there")
+            moves = await self.scenario(models, traffic)
         finally:
             await traffic.stop()
         self.console.print()
         return self.show(self.console, models, traffic.answers, moves)
 
-    async def scenario(self, models: Sequence[DemoModel], connections: int) -> list[Move]:
-        """New versions appear, take over and are taken back, while others keep asking."""
-        self.line(f"{connections} connections ask; only v1 of each model is there")
+    async def scenario(self, models: Sequence[DemoModel], traffic: Traffic) -> list[Move]:
+        """New versions appear, take over and are taken back, while ``traffic`` keeps asking."""
         await asyncio.sleep(self.pace.steady)
         later = [(model, version) for model in models for version in model.versions[1:]]
         for model, version in later:
@@ -180,22 +180,27 @@ class Play:
         self.line("new version folders appear; the server notices them and changes nothing")
         for model, version in later:
             await self.server.registered(model.name, version.version)
+        await asyncio.sleep(self.pace.short)
         first = models[0]
         moves = [await self.move(first, "switch", first.versions[1].version)]
         await asyncio.sleep(self.pace.steady)
+        await traffic.covered(first, moves[0].target)
         moves.append(await self.move(first, "rollback"))
         await asyncio.sleep(self.pace.steady)
         for model in models:
             moves.append(await self.move(model, "switch", model.versions[-1].version))
             await asyncio.sleep(self.pace.short)
+            await traffic.covered(model, moves[-1].target)
         return moves
 
     async def move(self, model: DemoModel, kind: str, version: str | None = None) -> Move:
         """A switch or a rollback, and a line about it."""
         move = await self.server.move(model.name, kind, version)
+        warm = demo_account.prepared(move)
+        how = warm if warm == "was warm" else f"loaded and warm in {warm}"
         self.line(
-            f"{move.kind} {move.model} {move.source} → {move.target}: loaded and warm in "
-            f"{move.prepare_ms:.0f} ms, flipped in {move.flip_ms:.2f} ms"
+            f"{move.kind} {move.model} {move.source} → {move.target}: {how}, "
+            f"flipped in {demo_account.flipped(move)}"
         )
         return move
 

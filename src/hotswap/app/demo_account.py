@@ -47,13 +47,15 @@ class Window:
 class Score:
     """One version as its live answers show it.
 
-    ``score`` is accuracy, or R² for a regression, over the held-out labels; ``differing`` counts
-    answers that are not what the artifact's own library predicts for that row.
+    ``score`` is accuracy, or R² for a regression, over the held-out ``rows`` it was asked for, each
+    counted once. ``differing`` counts answers that are not what the artifact's own library
+    predicts for that row.
     """
 
     model: str
     version: DemoVersion
     answers: int
+    rows: int
     measure: str
     score: float
     differing: int
@@ -148,8 +150,9 @@ def scores(answers: Sequence[Answer], models: Iterable[DemoModel]) -> list[Score
             ]
             if not mine:
                 continue
-            given = np.array([each.prediction for each in mine])
-            truth = model.labels[[each.row for each in mine]].astype(np.float64)
+            by_row = {each.row: each.prediction for each in mine}
+            given = np.array(list(by_row.values()))
+            truth = model.labels[list(by_row)].astype(np.float64)
             if model.task == "classification":
                 measure, score = "accuracy", float((given == truth).mean())
             else:
@@ -157,7 +160,9 @@ def scores(answers: Sequence[Answer], models: Iterable[DemoModel]) -> list[Score
                 score = 1.0 - float(((truth - given) ** 2).sum()) / spread if spread else 0.0
                 measure = "R²"
             differing = sum(not own(each, model) for each in mine)
-            found.append(Score(model.name, version, len(mine), measure, score, differing))
+            found.append(
+                Score(model.name, version, len(mine), len(by_row), measure, score, differing)
+            )
     return found
 
 
@@ -180,9 +185,9 @@ def show(
             console.print(f"[red]{title}[/]: {escape(str(each))}", soft_wrap=True)
     colour = "red" if failed or late or mix or not answers else "green"
     console.print(
-        f"[bold {colour}]{len(answers):,} requests, {len(failed)} failures, {len(moves)} switches.[/] "
-        f"{len(late)} answers by the old version after a switch had returned; {len(mix)} that are not "
-        "the answer of the version they name.\n"
+        f"[bold {colour}]{len(answers):,} requests, {len(failed)} failures, {len(moves)} switches.[/]\n"
+        f"Answers by the old version after a switch had returned: {len(late)}.\n"
+        f"Answers that are not the ones of the version they name: {len(mix)}.\n"
     )
     return bool(answers) and not failed and not late and not mix
 
@@ -223,6 +228,7 @@ def write(
                 "version": each.version.version,
                 "format": each.version.format,
                 "answers": each.answers,
+                "rows": each.rows,
                 "measure": each.measure,
                 "score": each.score,
                 "differing": each.differing,
@@ -242,6 +248,16 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     for name in right:
         table.add_column(name, justify="right")
     return table
+
+
+def prepared(move: Move) -> str:
+    """How long the target was loaded and warmed up for, in words."""
+    return "was warm" if move.prepare_ms < 1 else f"{move.prepare_ms:.0f} ms"
+
+
+def flipped(move: Move) -> str:
+    """How long the flip itself took, in the unit that shows it."""
+    return f"{move.flip_ms * 1e3:.1f} µs" if move.flip_ms < 0.1 else f"{move.flip_ms:.2f} ms"
 
 
 def _ms(value: float | None) -> str:
@@ -264,7 +280,7 @@ def _move_table(moves: Sequence[Move]) -> Table:
     table = _table("Switches, under that traffic", ["model", "what"], ["load and warm up", "flip"])
     for move in moves:
         what = f"{move.kind} {move.source} → {move.target}"
-        table.add_row(move.model, what, f"{move.prepare_ms:.0f} ms", f"{move.flip_ms:.2f} ms")
+        table.add_row(move.model, what, prepared(move), flipped(move))
     return table
 
 
@@ -272,7 +288,7 @@ def _score_table(found: Sequence[Score]) -> Table:
     table = _table(
         "Versions, by their live answers",
         ["model", "version", "format"],
-        ["answers", "quality on held-out labels", "not as computed offline"],
+        ["answers", "held-out rows", "quality on their labels", "unlike offline"],
     )
     for each in found:
         table.add_row(
@@ -280,6 +296,7 @@ def _score_table(found: Sequence[Score]) -> Table:
             each.version.version,
             each.version.format,
             f"{each.answers:,}",
+            f"{each.rows:,}",
             f"{each.measure} {each.score:.3f}",
             str(each.differing),
         )

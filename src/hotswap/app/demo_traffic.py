@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -84,29 +85,43 @@ class Traffic:
         self.answers: list[Answer] = []
         self._every = every
         self._stopping = asyncio.Event()
-        self._asking = [
-            asyncio.create_task(self._ask(Connection(host, port), model, number))
-            for number, model in enumerate(plan)
-        ]
+        self._seen: dict[tuple[str, str], set[int]] = {}
+        # Connections of one model start apart, so that together they soon ask for every row.
+        peers = Counter(model.name for model in plan)
+        begun: Counter[str] = Counter()
+        self._asking = []
+        for number, model in enumerate(plan):
+            first = begun[model.name] * len(model.rows) // peers[model.name]
+            begun[model.name] += 1
+            asking = self._ask(Connection(host, port), model, number, first)
+            self._asking.append(asyncio.create_task(asking))
 
     async def stop(self) -> None:
         """Let every connection finish its request, then close it."""
         self._stopping.set()
         await asyncio.gather(*self._asking)
 
-    async def _ask(self, connection: Connection, model: DemoModel, number: int) -> None:
+    async def covered(self, model: DemoModel, version: str, patience: float = 20.0) -> None:
+        """Wait until ``version`` has answered every held-out row (or for ``patience`` seconds)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                rows = len(model.rows)
+                while len(self._seen.get((model.name, version), ())) < rows:  # noqa: ASYNC110
+                    await asyncio.sleep(self._every)
+
+    async def _ask(self, connection: Connection, model: DemoModel, number: int, row: int) -> None:
         path, bodies, read = protocol(model, v2=number % 2 == 0)
-        # Connections start apart: in time, so as not to knock at once, and in the rows.
-        row = number * 37 % len(bodies)
+        # They start apart in time too, so as not to knock at once.
         due = time.monotonic() + self._every * number / max(1, len(self._asking))
         try:
             while not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), max(0.0, due - time.monotonic()))
                     break
-                self.answers.append(
-                    await self._one(connection, model, path, bodies[row], read, row)
-                )
+                answer = await self._one(connection, model, path, bodies[row], read, row)
+                self.answers.append(answer)
+                if not answer.problem:
+                    self._seen.setdefault((model.name, answer.version), set()).add(row)
                 row = (row + 1) % len(bodies)
                 due = max(due + self._every, time.monotonic())
         finally:

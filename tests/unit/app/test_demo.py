@@ -16,6 +16,7 @@ from hotswap.app.demo import Pace, Play, main, publish, urls, workplace
 from hotswap.app.demo_account import Move
 from hotswap.app.demo_models import DemoModel, DemoVersion
 from hotswap.app.demo_server import DemoFailed, DemoServer, port_near
+from hotswap.app.demo_traffic import Traffic
 from hotswap.errors import MissingDependency
 
 
@@ -34,6 +35,13 @@ class FakeServer:
         self.active[model] = target
         self.asked.append((kind, model, target))
         return Move(model, kind, source, target, 0.0, 0.0, 1.0, 0.1)
+
+
+class FakeTraffic:
+    """Every row has been asked for."""
+
+    async def covered(self, model: DemoModel, version: str) -> None:
+        assert model.version(version) is not None
 
 
 def model(folder: Path, name: str, *versions: str) -> DemoModel:
@@ -58,7 +66,7 @@ async def test_versions_appear_then_take_over_then_go_back(tmp_path: Path) -> No
         demo_account.show,
         Pace(0, 0),
     )
-    moves = await play.scenario(models, 4)
+    moves = await play.scenario(models, cast("Traffic", FakeTraffic()))
     assert server.asked == [
         ("registered", "cancer", "v2"),
         ("registered", "cancer", "v3"),

@@ -106,6 +106,20 @@ def test_scores_come_from_live_answers_and_labels() -> None:
     assert (second.score, second.answers) == (1.0, 1)
 
 
+def test_each_row_counts_once_in_a_score() -> None:
+    """A row that was asked for often weighs no more than another: versions are compared fairly."""
+    answers = [answer(1, 0, "v1", 0)] * 9 + [answer(1, 2, "v1", 1)]
+    (score,) = demo_account.scores(answers, [MODEL])
+    assert (score.score, score.answers, score.rows) == (0.5, 10, 2)
+
+
+def test_short_times_are_shown_in_a_unit_that_shows_them() -> None:
+    """A flip of two microseconds is not 0.00 ms, and a warm version was not loaded in 0 ms."""
+    move = Move("cancer", "rollback", "v2", "v1", 0, 0, 0.01, 0.0021)
+    assert (demo_account.flipped(move), demo_account.prepared(move)) == ("2.1 µs", "was warm")
+    assert (demo_account.flipped(MOVE), demo_account.prepared(MOVE)) == ("0.20 ms", "80 ms")
+
+
 def test_r2_of_perfect_answers_is_one() -> None:
     """A regression is scored by R² on the same labels."""
     model = DemoModel(

@@ -82,6 +82,16 @@ async def test_answers_are_kept_with_version_and_value() -> None:
     assert len(traffic.answers) == len(asked)
 
 
+async def test_covered_waits_until_every_row_was_answered() -> None:
+    """It returns once that version has answered all held-out rows."""
+    async with serving(right) as (port, _):
+        traffic = Traffic("127.0.0.1", port, [MODEL, MODEL], every=0.001)
+        await traffic.covered(MODEL, "v1")
+        assert {each.row for each in traffic.answers} == {0, 1, 2, 3}
+        await traffic.covered(MODEL, "v9", patience=0.01)
+        await traffic.stop()
+
+
 async def test_an_error_status_is_a_problem() -> None:
     """The server's sentence is kept."""
     async with serving(lambda *_: http({"error": "try again"}, "503 Service Unavailable")) as (
