@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -53,10 +52,8 @@ class LastRun:
             return
         temporary = self._path.with_name(f".{self._path.name}")
         try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            # Not synced: the store is what must survive a power cut, and control restores from it.
+            temporary.write_bytes(content)
             os.replace(temporary, self._path)
         except OSError as exc:
             if not self._warned:

@@ -147,6 +147,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._child_ended = asyncio.Event()
+        self._unsaved = False
         self._reloading = asyncio.Lock()
 
     # --- life
@@ -170,6 +171,8 @@ class Supervisor:
             self._hosts.check()
             self._workers.check()
             reap_strangers(self._pids())
+            if self._unsaved and not self.stopping:
+                self._save_now()
         return 0
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -212,6 +215,11 @@ class Supervisor:
         return sorted({spec.artifact.runtime for spec in wanted})
 
     def _save(self) -> None:
+        """Soon: many hosts change at once when a node starts."""
+        self._unsaved = True
+
+    def _save_now(self) -> None:
+        self._unsaved = False
         self._last.write(self._hosts.wanted(), list(self._publisher.tables.values()))
 
     # --- what children say
@@ -341,7 +349,7 @@ class Supervisor:
         await self._until(lambda: not self._workers.live, deadline)
         if self._workers.live:
             log.warning("the grace time is over: what is in flight is lost")
-        self._save_for_restart()
+        self._save_now()  # the last time: what stops from here on was wanted
         self._control.send(Stop())
         self._hosts.stop_all()
         self._hosts.nurseries.close()
@@ -363,11 +371,6 @@ class Supervisor:
     def child_ended(self) -> None:
         """Some child is gone: whoever waits in `_until` looks again."""
         self._child_ended.set()
-
-    def _save_for_restart(self) -> None:
-        """Once: what stops now would otherwise be taken off the list."""
-        self._save()
-        self._last.write = lambda hosts, tables: None  # type: ignore[method-assign]
 
     def _kill_all(self) -> None:
         self._workers.kill()

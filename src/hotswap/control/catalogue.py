@@ -6,6 +6,7 @@ exposure does not wait: it may be kept `dirty` and written when the store is bac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -68,9 +69,16 @@ class Catalogue:
     def registered(self, model: str) -> frozenset[str]:
         return frozenset(self.versions.get(model, {}))
 
-    def new_index(self) -> int:
-        """A word of the epoch memory that no model has; word 0 counts models."""
-        return max((document.index for document in self.models.values()), default=0) + 1
+    def new_index(self, name: str, published: Mapping[str, int]) -> int:
+        """A word of the epoch memory for a new model; word 0 counts models.
+
+        ``published``: the words of all tables of this run, those of removed models too. A model
+        that comes back under its old name gets its old word, where its revisions go on.
+        """
+        if name in published:
+            return published[name]
+        taken = (document.index for document in self.models.values())
+        return max((*taken, *published.values()), default=0) + 1
 
     async def save(self, document: ModelDocument, *, lowering: bool = False) -> None:
         """Write a model. Raises `StoreError`, `Conflict`; not when ``lowering``: then it is kept dirty."""

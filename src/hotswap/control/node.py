@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -66,7 +67,6 @@ class Node:
         self._drained: dict[int, int] = {}
         #: host -> (index, the revision that no longer names it)
         self._leaving: dict[str, tuple[int, int]] = {}
-        self._next = 0
 
     # --- what the supervisor says
 
@@ -113,12 +113,8 @@ class Node:
         """A name and a health slot that no living host has."""
         taken = {state.spec.slot for state in self.hosts.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
-        used = set(self.hosts)
-        while True:
-            self._next += 1
-            name = f"{self._next:x}"
-            if name not in used:
-                return name, slot
+        # Never one that was used before: workers know a host by its name.
+        return secrets.token_hex(4), slot
 
     async def start(self, spec: HostSpec) -> HostState:
         """Start a host and wait until it is warm. Raises what the version raised.
@@ -133,6 +129,18 @@ class Node:
             return await future
         finally:
             self._loading.pop(spec.host, None)
+
+    def starting(self, model: str, version: str) -> list[HostSpec]:
+        """Hosts of a version that the supervisor is starting of its own accord (a restart)."""
+        return [
+            state.spec
+            for name, state in self.hosts.items()
+            if state.spec.model == model
+            and state.spec.version == version
+            and state.state == "starting"
+            and name not in self._loading
+            and name not in self._leaving
+        ]
 
     def stop(self, host: str) -> None:
         """At once: no table may name it."""

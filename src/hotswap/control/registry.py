@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ class Registry:
         clock: Clock,
         state_dir: Path,
         roots: Sequence[Path],
+        published: Callable[[], Mapping[str, int]],
     ) -> None:
+        self._published = published
         self._catalogue = catalogue
         self._jobs = jobs
         self._policy = policy
@@ -168,7 +170,9 @@ class Registry:
         )
         document = VersionDocument(record, ingested.platform, ingested.runs_code)
         if model not in self._catalogue.models:
-            await self._catalogue.save(ModelDocument(model, self._catalogue.new_index()))
+            await self._catalogue.save(
+                ModelDocument(model, self._catalogue.new_index(model, self._published()))
+            )
         await self._catalogue.add(document)
         return document
 

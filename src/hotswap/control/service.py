@@ -61,7 +61,15 @@ class Service:
         self._policy = policy
         self._catalogue = Catalogue(store)
         self._operations = Operations(store, clock)
-        self._registry = Registry(self._catalogue, jobs, policy, clock, state_dir, roots)
+        self._registry = Registry(
+            self._catalogue,
+            jobs,
+            policy,
+            clock,
+            state_dir,
+            roots,
+            lambda: {table.model: table.index for table in node.tables.values()},
+        )
         self._warming = Warming(node, policy, self._residents, self._evict, clock.monotonic)
         self._locks: dict[str, asyncio.Lock] = {}
         self._preparing: dict[str, tuple[str, asyncio.Task[Any]]] = {}
@@ -72,6 +80,7 @@ class Service:
         self._warm_until: dict[tuple[str, str], float] = {}
         self._loaded_at: dict[tuple[str, str], float] = {}
         self._memory: dict[str, int] = {}
+        self._measure_at = 0.0
         self._lazy: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._lazy_waiting: set[tuple[str, str]] = set()
         self._switches: dict[tuple[str, str], int] = {}
@@ -517,10 +526,10 @@ class Service:
     async def tick(self) -> None:
         """Once a second or so: memory, what has been warm long enough, what could not be saved."""
         now = self._clock.monotonic()
-        pids = {h: s.pid for h, s in self._node.hosts.items() if s.pid and s.state == "ready"}
-        self._memory = {
-            host: await asyncio.to_thread(self._memory_of, pid) for host, pid in pids.items()
-        }
+        if now >= self._measure_at:
+            await self._measure()
+            # Reading a process's memory takes the kernel a while: less often the more there are.
+            self._measure_at = now + max(2.0, 0.02 * len(self._memory))
         if self._catalogue.dirty:
             with contextlib.suppress(StoreError):
                 await self._catalogue.flush()
@@ -534,6 +543,13 @@ class Service:
                 await self.unload(resident.model, resident.version)
         await self._retry_active(now)
         self._check_started()
+
+    async def _measure(self) -> None:
+        """What each host holds alone."""
+        pids = {h: s.pid for h, s in self._node.hosts.items() if s.pid and s.state == "ready"}
+        self._memory = await asyncio.to_thread(
+            lambda: {host: self._memory_of(pid) for host, pid in pids.items()}
+        )
 
     async def _retry_active(self, now: float) -> None:
         """An active version that is not warm is tried again now and then."""

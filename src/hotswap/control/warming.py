@@ -12,11 +12,13 @@ from hotswap.core.eviction import Resident, victims
 from hotswap.core.lifecycle import VersionDocument
 from hotswap.core.signature import Signature
 from hotswap.core.spec import VersionSettings
-from hotswap.errors import OutOfMemory, UntrustedCode
+from hotswap.errors import HotswapError, OutOfMemory, UntrustedCode
 from hotswap.ipc.messages import HostSpec, HostState
 
 log = structlog.get_logger("hotswap.control")
 
+#: Versions that load at the same time; hosts that serve need processors meanwhile.
+_AT_ONCE = 8
 #: A loaded artifact takes about this many times its size on disk; measured again once it is loaded.
 _GROWTH = 2
 
@@ -63,6 +65,7 @@ class Warming:
         self._residents = residents
         self._evict = evict
         self._now = now
+        self._places = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[tuple[str, str, bool], asyncio.Task[list[HostState]]] = {}
         #: (model, version) -> why it could not be loaded, until it could
         self.failures: dict[tuple[str, str], str] = {}
@@ -80,11 +83,15 @@ class Warming:
         key = (record.model, record.version, public is None)
         task = self._tasks.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._start(version, public))
+            task = asyncio.get_running_loop().create_task(self._in_turn(version, public))
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key, None))
         # Shielded: one who stops waiting must not take it from the others who wait.
         return await asyncio.shield(task)
+
+    async def _in_turn(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
+        async with self._places:
+            return await self._start(version, public)
 
     async def _start(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
         record = version.record
@@ -92,6 +99,9 @@ class Warming:
         specs: list[HostSpec] = []
         try:
             self.policy.check_trust(version.runs_code, record.artifact.digest)
+            restored = await self._join(version)
+            if restored:
+                return restored
             self._make_room(version)
             starts = []
             for instance in range(record.settings.instances):
@@ -118,6 +128,17 @@ class Warming:
             load_seconds=round(max(s.report.load_seconds for s in states if s.report), 3),
         )  # fmt: skip
         return list(states)
+
+    async def _join(self, version: VersionDocument) -> list[HostState]:
+        """Hosts that are coming up already since a restart; none if they fail."""
+        specs = self._node.starting(version.record.model, version.record.version)
+        try:
+            return list(await asyncio.gather(*(self._node.start(spec) for spec in specs)))
+        except HotswapError as exc:
+            log.warning(
+                "a host of the last run did not come up; a new one is started", reason=str(exc)
+            )
+            return []
 
     def _spec(self, version: VersionDocument, instance: int, public: Signature | None) -> HostSpec:
         record = version.record
