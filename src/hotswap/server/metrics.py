@@ -96,7 +96,7 @@ def render(
 def _traffic(stats: Sequence[ModelStats]) -> list[Metric]:
     latency = HistogramMetricFamily(
         "model_inference_latency_seconds",
-        "Time from a request's last byte to its answer.",
+        "Time that answered requests spent waiting for and in the model.",
         labels=LABELS,
     )
     requests = CounterMetricFamily(
@@ -110,15 +110,22 @@ def _traffic(stats: Sequence[ModelStats]) -> list[Metric]:
     inflight = GaugeMetricFamily(
         "hotswap_inflight_requests", "Requests being answered now.", labels=LABELS
     )
+    hits = CounterMetricFamily(
+        "hotswap_cache_hits",
+        "Requests for a version by its name that found it loaded.",
+        labels=LABELS,
+    )
     for entry in stats:
         labels = (entry.model, entry.version, entry.role)
-        seconds = (entry.success_ns + entry.fail_ns) / 1e9
+        seconds = entry.success_ns / 1e9
         latency.add_metric(labels, buckets=cumulative(entry.latency), sum_value=seconds)
+        if entry.role == "pinned":
+            hits.add_metric(labels, entry.executions)
         requests.add_metric(labels, entry.success + sum(entry.errors.values()))
         inflight.add_metric(labels, entry.inflight)
         for kind, count in sorted(entry.errors.items()):
             failures.add_metric((*labels, kind), count)
-    return [latency, requests, failures, inflight]
+    return [latency, requests, failures, inflight, hits]
 
 
 def _versions(models: Sequence[ModelView]) -> list[Metric]:
