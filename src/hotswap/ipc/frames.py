@@ -130,7 +130,7 @@ class FrameReader:
         self._need = 8
         while total - at >= 8:
             size, head = _PREFIX.unpack_from(buffer, at)
-            if size > MAX_FRAME or head > size:
+            if size > MAX_FRAME or head + 4 > size:
                 raise ValueError("a frame's length is out of range")
             end = at + 4 + size
             if end > total:

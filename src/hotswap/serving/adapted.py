@@ -19,6 +19,8 @@ class AdaptedExecutor:
         self.executor = executor
         self.signature = public
         self._adaptation = adaptation
+        own = {spec.name: spec.datatype for spec in executor.signature.inputs}
+        self._column = {column: NUMPY_OF[own[column]] for column in adaptation.split}
         self._own_output = {name: own for name, own, _ in adaptation.outputs}
         self._datatype = {name: NUMPY_OF[datatype] for name, _, datatype in adaptation.outputs}
 
@@ -34,11 +36,15 @@ class AdaptedExecutor:
         plan = self._adaptation
         if plan.stack:
             name, _, datatype = plan.inputs[0]
-            columns = [inputs[column] for column in plan.stack]
-            return {name: np.column_stack(columns).astype(NUMPY_OF[datatype], copy=False)}
+            # Cast before they are joined: numpy would join columns of mixed types by way of floats.
+            dtype = NUMPY_OF[datatype]
+            return {name: np.column_stack([inputs[c].astype(dtype) for c in plan.stack])}
         if plan.split:
             matrix = inputs[plan.inputs[0][1]]
-            return {column: matrix[:, at] for at, column in enumerate(plan.split)}
+            return {
+                column: matrix[:, at].astype(self._column[column], copy=False)
+                for at, column in enumerate(plan.split)
+            }
         return {
             own: inputs[public].astype(NUMPY_OF[datatype], copy=False)
             for own, public, datatype in plan.inputs

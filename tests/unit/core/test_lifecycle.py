@@ -118,7 +118,13 @@ def test_switching_to_a_version_again_clears_its_mark() -> None:
     """An operator who switches to a version that was rolled back from makes it a target again."""
     document = ModelDocument("m", 1)
     for number, (version, kind) in enumerate(
-        [("v1", "switch"), ("v2", "switch"), ("v1", "rollback"), ("v2", "switch"), ("v3", "switch")],
+        [
+            ("v1", "switch"),
+            ("v2", "switch"),
+            ("v1", "rollback"),
+            ("v2", "switch"),
+            ("v3", "switch"),
+        ],
         1,
     ):
         document = flipped(document, Intent(version, "", kind, number), None)
