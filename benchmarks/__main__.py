@@ -17,6 +17,7 @@ from rich.markup import escape
 from benchmarks import artifacts, environments, machine, terminal
 from benchmarks.catalogue import PEERS
 from benchmarks.groups import GROUPS
+from benchmarks.openloop import ProtocolError
 from benchmarks.options import Options
 from benchmarks.ours import Refused
 from benchmarks.paths import HERE, RESULTS, make_folders
@@ -73,7 +74,7 @@ def main() -> int:
         begin = time.monotonic()
         try:
             seen = GROUPS[name](options)
-        except (ServerFailed, Refused, WrkMissing) as problem:
+        except (ServerFailed, Refused, WrkMissing, ProtocolError, OSError) as problem:
             console.print(f"[red]{name} could not be measured:[/] {escape(str(problem))}")
             seen = {"problem": str(problem)}
         result["groups"][name] = seen | {"took_seconds": round(time.monotonic() - begin, 1)}

@@ -114,10 +114,18 @@ def folder(path: Path, versions: dict[str, dict[str, str]]) -> Path:
     return path
 
 
+#: For a `model.py`, of which nothing else tells what it takes.
+SIGNATURE = """signature:
+  inputs: [{name: x, datatype: FP64, shape: [-1, 30]}]
+  outputs: [{name: predict, datatype: INT64, shape: [-1]}]
+"""
+
+
 def slow_version(path: Path, seconds: float) -> None:
     """A version folder at ``path`` whose load takes ``seconds`` of one core."""
     path.mkdir(parents=True)
     (path / "model.py").write_text(SLOW_MODEL.replace("{seconds}", str(seconds)))
+    (path / "version.yaml").write_text(SIGNATURE)
 
 
 def big_onnx(path: Path, megabytes: int, seed: int) -> None:

@@ -17,11 +17,13 @@ import contextlib
 import ctypes
 import gc
 import json
+import resource
 import select
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,25 +162,32 @@ def offer(
     seconds: float,
     connections: int = 64,
     start_in: float = 0.1,
+    on_start: Callable[[float], None] | None = None,
 ) -> Trace:
     """Send ``rate`` requests a second for ``seconds``; request k goes out as ``requests[k % n]``
-    of its connection. Returns the trace of all of them, whatever became of each.
+    of its connection. ``on_start`` is told when the first is due, once all connections are open.
+    Returns the trace of all of them, whatever became of each.
     """
     total = round(rate * seconds)
-    start = time.perf_counter() + start_in
     trace = Trace(
-        start + np.arange(total) / rate,
+        np.zeros(total),
         np.zeros(total),
         np.zeros(total),
         np.zeros(total, dtype=np.int64),
         np.zeros(total, dtype=np.int64),
     )
+    epoll = select.epoll()  # before the connections: `select` takes no descriptor above 1023
+    allow_descriptors(connections + 100)
     pool = [_Connection(address, requests[i % len(requests)]) for i in range(connections)]
     _sleep_precisely()
+    start = time.perf_counter() + start_in
+    trace.due[:] = start + np.arange(total) / rate
+    if on_start is not None:
+        on_start(start)
     gc.collect()
     gc.disable()
     try:
-        _Loop(pool, trace, start, rate).run()
+        _Loop(epoll, pool, trace, start, rate).run()
     finally:
         gc.enable()
         for each in pool:
@@ -192,10 +201,24 @@ def _sleep_precisely() -> None:
         ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, nanoseconds
 
 
+def allow_descriptors(count: int) -> None:
+    """Raise this process's own limit of open files to ``count`` if it is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+
+
 class _Loop:
     """Sends what is due, reads what has come, sleeps to the microsecond in between."""
 
-    def __init__(self, pool: list[_Connection], trace: Trace, start: float, rate: float) -> None:
+    def __init__(
+        self,
+        epoll: select.epoll,
+        pool: list[_Connection],
+        trace: Trace,
+        start: float,
+        rate: float,
+    ) -> None:
         self.pool, self.start, self.gap = pool, start, 1 / rate
         self.trace = trace
         total = len(trace.due)
@@ -203,7 +226,7 @@ class _Loop:
         self.sent, self.done = [0.0] * total, [0.0] * total
         self.status, self.version = [0] * total, [0] * total
         self.known = {b"": 0}
-        self.epoll = select.epoll()
+        self.epoll = epoll
         self.by_fd: dict[int, _Connection] = {}
         self.idle: list[_Connection] = []
         for each in pool:
@@ -361,10 +384,14 @@ def main() -> None:
         args.body.read_bytes(),
         {"Content-Type": "application/json"},
     )
-    print(json.dumps({"start": time.perf_counter() + 0.1}), flush=True)
     trace = offer(
-        ("127.0.0.1", args.port), [wire], rate=args.rate, seconds=args.seconds, connections=args.connections
-    )  # fmt: skip
+        ("127.0.0.1", args.port),
+        [wire],
+        rate=args.rate,
+        seconds=args.seconds,
+        connections=args.connections,
+        on_start=lambda start: print(json.dumps({"start": start}), flush=True),
+    )
     np.savez(
         args.output,
         due=trace.due, sent=trace.sent, done=trace.done, status=trace.status, version=trace.version,

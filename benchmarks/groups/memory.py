@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+from pathlib import Path
 from typing import Any
 
 from benchmarks import artifacts, processes
@@ -36,6 +38,8 @@ def one_format(suffix: str) -> dict[str, Any]:
             for _ in range(20):
                 processes.post(server.port, pinned, served.body.read_bytes())
             new = hosts(server, before)
+            if not new:
+                raise processes.ServerFailed(f"no process appeared for version {name}")
             seen.append(
                 {
                     "processes": len(new),
@@ -52,12 +56,16 @@ def one_format(suffix: str) -> dict[str, Any]:
 
 
 def hosts(server: Hotswap, before: set[int]) -> list[int]:
-    """New processes of the tree that hold a loaded version (a new spare nursery is not one)."""
-    new = [pid for pid in processes.children(server.pid) if pid not in before]
-    return [pid for pid in new if "nursery" not in title(pid)]
+    """New processes of the tree that were forked and not executed: hosts, but no new nursery.
 
-
-def title(pid: int) -> str:
-    """The command line of a process, as it shows itself."""
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read().replace(b"\0", b" ").decode(errors="replace")
+    What one program image forks has its auxiliary vector, random stack address included.
+    """
+    found = []
+    images: set[bytes] = set()
+    for pid in sorted(processes.children(server.pid)):
+        with contextlib.suppress(OSError):
+            image = Path(f"/proc/{pid}/auxv").read_bytes()
+            if pid not in before and image in images:
+                found.append(pid)
+            images.add(image)
+    return found

@@ -39,7 +39,7 @@ def measure(options: Options) -> dict[str, Any]:
     version = models / "bench" / "v1"
     version.mkdir(parents=True)
     (version / "model.py").write_text(MODEL)
-    (version / "version.yaml").write_text("signature: {inputs: [{name: x, datatype: FP64, shape: [-1, 30]}], outputs: [{name: predict, datatype: INT64, shape: [-1]}]}\n")  # fmt: skip
+    (version / "version.yaml").write_text(artifacts.SIGNATURE)
     server = Hotswap(models, "--trust-code", name="overload")
     served = server.served("default")
     with server.run():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import statistics
 import time
 from typing import Any
@@ -113,22 +111,29 @@ def stale(trace: Trace, switches: list[dict[str, Any]]) -> int:
 
 
 def ready(options: Options) -> dict[str, Any]:
-    """`switch` to a cold small version, and the first request it answers."""
+    """`switch` to a cold small version, and the first request that it answers.
+
+    One keep-alive connection asks every 5 ms all the while, so that the first request of the new
+    version is compared with requests of the old one that came at the same pace.
+    """
     count = options.pick(12, 6)
     names = [f"v{n}" for n in range(1, count + 2)]
     models = artifacts.folder(WORK / "models-ready", {"bench": dict.fromkeys(names, "lr.skops")})
     server = Hotswap(models, name="ready")
+    served = server.served("default")
     seen: list[dict[str, float]] = []
     with server.run():
         active = server.control("GET", "/models/bench")["active"]
-        caller = _Caller(server.port)
-        caller.ask(300)
+        wrk.run(served.url, served.body, connections=4, seconds=1, warmup=1)
         for name in (each for each in names if each != active):
-            steady = statistics.median(caller.ask(200))
+            load = Running(
+                server.port, served.path, served.body, rate=200, seconds=2.0, connections=1
+            )
+            time.sleep(max(0.0, load.start + 1.2 - time.perf_counter()))
             begin = time.perf_counter()
             answer = server.switch(name)
             wall = (time.perf_counter() - begin) * 1e3
-            first = caller.ask(1)[0]
+            first, steady = first_and_steady(load.result(), name, begin)
             seen.append(
                 {
                     "wall_ms": wall,
@@ -138,6 +143,9 @@ def ready(options: Options) -> dict[str, Any]:
                     "steady_p50_ms": steady,
                 }
             )
+            options.say(
+                f"switch to {name}: {wall:.0f} ms; first answer {first:.2f} ms, p50 {steady:.2f} ms"
+            )
     return {
         "switches": seen,
         "ready_ms": statistics.median(each["wall_ms"] for each in seen),
@@ -146,22 +154,8 @@ def ready(options: Options) -> dict[str, Any]:
     }
 
 
-class _Caller:
-    """One keep-alive connection that asks one thing after another."""
-
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self.body = artifacts.body("v2")
-
-    def ask(self, times: int) -> list[float]:
-        """The milliseconds that each of ``times`` requests took."""
-        took = []
-        for _ in range(times):
-            begin = time.perf_counter()
-            self.connection.request("POST", "/v2/models/bench/infer", self.body)
-            answer = self.connection.getresponse()
-            text = answer.read()
-            took.append((time.perf_counter() - begin) * 1e3)
-            assert answer.status == 200, text
-            json.loads(text)
-        return took
+def first_and_steady(trace: Trace, version: str, begin: float) -> tuple[float, float]:
+    """Milliseconds of the first answer by ``version``, and the p50 of those sent before ``begin``."""
+    took = (trace.done - trace.sent) * 1e3
+    new = np.flatnonzero(trace.version == trace.versions.index(version))
+    return float(took[new[0]]), float(np.median(took[trace.sent < begin]))
