@@ -1,0 +1,170 @@
+"""Joins an engine's parts, as `hotswap.app.control` joins a server's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from hotswap.app.engine_control import ControlThread, EngineService, ThreadJobs
+from hotswap.app.engine_hosts import EngineHosts
+from hotswap.config import machine_memory
+from hotswap.control.node import Node
+from hotswap.control.warming import Policy
+from hotswap.core.spec import Limits
+from hotswap.errors import ConfigError
+from hotswap.ipc.messages import Snapshot
+from hotswap.ports import Clock, Store
+from hotswap.serving.inline import InlinePlane
+from hotswap.sources.folder import FolderSource
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """What `hotswap.Engine` was given. Times in seconds."""
+
+    models: Path | None
+    trust_code: bool
+    trust_digests: tuple[str, ...]
+    allow_unvalidated: bool
+    state_dir: Path | None
+    keep_warm_seconds: float
+    load_seconds: float
+    memory_budget_mb: int | None
+    poll_seconds: float
+    settle_seconds: float
+    grace_seconds: float
+
+    def check(self) -> None:
+        """Raise `ConfigError` for a number out of range."""
+        for name in ("load_seconds", "poll_seconds"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be a positive number of seconds")
+        for name in ("keep_warm_seconds", "settle_seconds", "grace_seconds"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be zero or a positive number of seconds")
+        if self.memory_budget_mb is not None and self.memory_budget_mb < 1:
+            raise ConfigError("memory_budget_mb must be at least 1")
+
+
+def wire(
+    settings: EngineSettings,
+    limits: Limits,
+    plane: InlinePlane,
+    clock: Clock,
+    held: contextlib.ExitStack,
+) -> ControlThread:
+    """Control with its thread running. ``held`` is closed when the engine has stopped.
+
+    Raises `ConfigError` if the state directory cannot be used.
+    """
+    log_by_the_standard_library()
+    store: Store
+    if settings.state_dir is not None:
+        from hotswap.stores.sqlite import SqliteStore
+
+        folder = settings.state_dir
+        held.enter_context(lock(folder))
+        store = SqliteStore(folder / "hotswap.db")
+    else:
+        from hotswap.stores.memory import MemoryStore
+
+        temporary = tempfile.TemporaryDirectory(prefix="hsengine-", ignore_cleanup_errors=True)
+        folder = Path(held.enter_context(temporary))
+        store = MemoryStore()
+    control = ControlThread()
+    hosts = EngineHosts(plane, control.loop, limits.queue_rows)
+    node = Node(
+        hosts,
+        Snapshot(
+            hosts=(), tables=(), workers=1, started=False, nursery=(), runtime_dir="",
+            settings=b"", started_at=clock.wall(), supervisor_pid=os.getpid(),
+            data_address=("", 0), control_address=("", 0),
+        ),
+    )  # fmt: skip
+    hosts.heard = node.heard
+    jobs = ThreadJobs()
+    budget = settings.memory_budget_mb
+    control.service = EngineService(
+        plane,
+        node=node,
+        store=store,
+        jobs=jobs,
+        policy=Policy(
+            trust_code=settings.trust_code,
+            trust_digests=settings.trust_digests,
+            allow_unvalidated=settings.allow_unvalidated,
+            load_seconds=settings.load_seconds,
+            memory_budget=machine_memory() * 4 // 5 if budget is None else budget << 20,
+            roots=[],
+        ),
+        clock=clock,
+        state_dir=folder,
+        roots=(),
+        keep_warm_seconds=settings.keep_warm_seconds,
+        memory_of=lambda pid: 0,
+        info=lambda: {"pid": os.getpid(), "python": sys.version.split()[0]},
+    )
+    control.node, control.hosts, control.jobs = node, hosts, jobs
+    control.close_store = store.close
+    if settings.models is not None:
+        control.source = FolderSource(
+            settings.models, settings.poll_seconds, settings.settle_seconds, clock
+        )
+    return control
+
+
+@contextlib.contextmanager
+def lock(state_dir: Path) -> Iterator[None]:
+    """One engine or server on a state directory. Raises `ConfigError` if there is another."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        file = open(state_dir / "lock", "a+")  # noqa: SIM115 - held until the end
+    except OSError as exc:
+        raise ConfigError(
+            f"the state directory {state_dir} cannot be used: {exc.strerror}"
+        ) from None
+    with file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            raise ConfigError(
+                f"the state directory {state_dir} is in use by another engine or server: stop it "
+                "or choose another state_dir"
+            ) from None
+        if sys.platform != "win32":
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    """Raises OSError if another process, or this one, holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def log_by_the_standard_library() -> None:
+    """What is logged goes to `logging`, as a library's should, unless the program says otherwise."""
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.stdlib.render_to_log_kwargs,
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+        )

@@ -1,0 +1,359 @@
+"""The data plane inside a user's own process: routes, leases and counters, without sockets.
+
+A flip is one assignment of a reference, `InlinePlane.publish`: a lease taken after it returned is
+of the new table, one taken before keeps the old table, and so its versions, until it is released.
+Leases may be taken on any number of event loops and threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from hotswap.core.histogram import bucket, upper_bound
+from hotswap.core.routing import RouteTable, VersionEntry, choose
+from hotswap.core.signature import Signature
+from hotswap.core.stats import ModelStats
+from hotswap.errors import ModelFailed, NotFound, Unavailable
+from hotswap.ports import Array
+from hotswap.serving.inline_runner import InlineRunner
+
+log = structlog.get_logger("hotswap.serving")
+
+_now = time.monotonic
+_now_ns = time.monotonic_ns
+
+_FAILURES = {
+    "DeadlineExceeded": "timeout",
+    "InvalidOutput": "invalid_output",
+    "Overloaded": "overload",
+    "OutOfMemory": "memory",
+    "Unavailable": "unavailable",
+    "CancelledError": "cancelled",
+}
+
+
+class Counters:
+    """The operational counters of one (model, version, role)."""
+
+    def __init__(self, model: str, version: str, role: str) -> None:
+        self._key = (model, version, role)
+        self._lock = threading.Lock()
+        self._started = 0
+        self._success = 0
+        self._rows = 0
+        self._success_ns = 0
+        self._fail_ns = 0
+        self._queue_ns = 0
+        self._compute_ns = 0
+        self._last = 0
+        self._errors: dict[str, int] = {}
+        self._latency: dict[int, int] = {}
+
+    def begin(self) -> None:
+        """A request is in flight."""
+        with self._lock:
+            self._started += 1
+
+    def succeed(self, ns: int, rows: int, queue_ns: int, compute_ns: int, wall_ms: int) -> None:
+        """It was answered, ``ns`` nanoseconds after `begin`."""
+        at = bucket(ns)
+        with self._lock:
+            self._success += 1
+            self._rows += rows
+            self._success_ns += ns
+            self._queue_ns += queue_ns
+            self._compute_ns += compute_ns
+            self._last = wall_ms
+            self._latency[at] = self._latency.get(at, 0) + 1
+
+    def fail(self, ns: int, kind: str) -> None:
+        """It was not."""
+        with self._lock:
+            self._fail_ns += ns
+            self._errors[kind] = self._errors.get(kind, 0) + 1
+
+    def stats(self) -> ModelStats:
+        """All of it at one moment."""
+        model, version, role = self._key
+        with self._lock:
+            return ModelStats(
+                model=model,
+                version=version,
+                role=role,
+                success=self._success,
+                errors=dict(self._errors),
+                inferences=self._rows,
+                executions=self._success,
+                success_ns=self._success_ns,
+                fail_ns=self._fail_ns,
+                queue_ns=self._queue_ns,
+                compute_ns=self._compute_ns,
+                inflight=self._started - self._success - sum(self._errors.values()),
+                last_inference=self._last,
+                latency={upper_bound(at): n for at, n in sorted(self._latency.items())},
+            )
+
+
+class InlineArm:
+    """One version of one published table, with its loaded instances."""
+
+    __slots__ = ("entry", "runners")
+
+    def __init__(self, entry: VersionEntry, runners: list[InlineRunner]) -> None:
+        self.entry = entry
+        self.runners = runners
+
+    def pick(self) -> InlineRunner:
+        """The instance with the fewest waiting rows."""
+        runners = self.runners
+        if len(runners) == 1:
+            return runners[0]
+        return min(runners, key=lambda runner: runner.pending_rows)
+
+
+class InlineRoute:
+    """One published table. It drains until its last lease is released."""
+
+    __slots__ = ("arms", "choice", "leases", "table")
+
+    def __init__(self, table: RouteTable, arms: dict[str, InlineArm]) -> None:
+        self.table = table
+        self.arms = arms
+        self.leases = 0
+        chosen = choose(table)
+        self.choice = arms.get(chosen.version) if chosen is not None else None
+
+
+class InlineLease:
+    """One request's hold on a revision (see `hotswap.ports.Lease`)."""
+
+    __slots__ = (
+        "_arm",
+        "_counters",
+        "_plane",
+        "_route",
+        "fallback",
+        "model",
+        "signature",
+        "version",
+    )
+
+    def __init__(
+        self,
+        plane: InlinePlane,
+        route: InlineRoute,
+        arm: InlineArm,
+        signature: Signature,
+        counters: Counters,
+    ) -> None:
+        self._plane = plane
+        self._route = route
+        self._arm = arm
+        self._counters = counters
+        self.model: str = route.table.model
+        self.version: str = arm.entry.version
+        self.signature: Signature = signature
+        self.fallback: str | None = None
+
+    async def predict(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        rows: int,
+        deadline: float,
+        request_id: str,
+    ) -> dict[str, Array]:
+        counters = self._counters
+        counters.begin()
+        began = _now_ns()
+        try:
+            reply = await self._arm.pick().predict(inputs, outputs, rows, deadline)
+        except BaseException as exc:
+            counters.fail(_now_ns() - began, _FAILURES.get(type(exc).__name__, "model"))
+            if isinstance(exc, ModelFailed):
+                log.warning(
+                    "a model failed on a request", model=self.model, version=self.version,
+                    request_id=request_id, exc_info=exc,
+                )  # fmt: skip
+            raise
+        counters.succeed(
+            _now_ns() - began, rows, reply.queue_ns, reply.compute_ns, self._plane.wall_ms()
+        )
+        return reply.outputs
+
+    def release(self) -> None:
+        self._plane.released(self._route)
+
+
+class InlinePlane:
+    """`hotswap.ports.DataPlane` over models in this process.
+
+    ``on_drained(index, revision)``: no lease holds a revision of this model below that one.
+    ``on_wanted(model, version)``: a version that is not loaded was asked for. Both are called on
+    whatever thread it happens. ``wall_ms`` is Unix time in milliseconds, for display.
+    ``refusal`` is why no request is taken now; "" while they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_drained: Callable[[int, int], None],
+        on_wanted: Callable[[str, str], None],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.refusal = "it is not started yet"
+        self.started = False
+        self.wall_ms = wall_ms
+        self.runners: dict[str, InlineRunner] = {}
+        self._on_drained = on_drained
+        self._on_wanted = on_wanted
+        self._routes: dict[str, InlineRoute] = {}
+        self._old: list[InlineRoute] = []
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._leases = 0
+        self._counters: dict[tuple[str, str, str], Counters] = {}
+        self._asked: dict[tuple[str, str], float] = {}
+
+    # --- tables
+
+    def publish(self, table: RouteTable) -> float:
+        """Route by this table from now on; how long the flip took, in milliseconds."""
+        arms = {
+            entry.version: InlineArm(
+                entry, [self.runners[ref.host] for ref in entry.hosts if ref.host in self.runners]
+            )
+            for entry in table.versions
+        }
+        route = InlineRoute(table, arms)
+        began = _now_ns()
+        with self._lock:
+            old = self._routes.get(table.model)
+            self._routes[table.model] = route
+            if old is not None and old.leases:
+                self._old.append(old)
+            flip_ms = (_now_ns() - began) / 1e6
+            drained = self._drained_to(table.index, table.revision)
+        self._on_drained(table.index, drained)
+        return flip_ms
+
+    def _drained_to(self, index: int, revision: int) -> int:
+        """The lowest revision of a model that a request may hold. Under the lock."""
+        return min([revision, *(r.table.revision for r in self._old if r.table.index == index)])
+
+    def released(self, route: InlineRoute) -> None:
+        """A lease was released."""
+        with self._lock:
+            route.leases -= 1
+            self._leases -= 1
+            if not self._leases:
+                self._idle.notify_all()
+            if route.leases or route not in self._old:
+                return
+            self._old.remove(route)
+            table = route.table
+            current = self._routes.get(table.model)
+            revision = current.table.revision if current is not None else table.revision + 1
+            drained = self._drained_to(table.index, revision)
+        self._on_drained(table.index, drained)
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Block until no lease is held, at most that long; whether none is."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._leases, seconds)
+
+    def clear(self) -> None:
+        """Forget every table and version; counters stay."""
+        with self._lock:
+            self._routes = {}
+            self._old = []
+        self.runners = {}
+        self.started = False
+
+    # --- what callers ask
+
+    def lease(self, model: str, version: str | None, key: bytes | None) -> InlineLease:
+        """Choose by the table in force and hold it (see `hotswap.ports.DataPlane`)."""
+        with self._lock:
+            if self.refusal:
+                raise Unavailable(f"the engine cannot answer: {self.refusal}")
+            route = self._routes.get(model)
+            if route is None or not route.table.versions:
+                raise NotFound(_no_model(model, self._names()))
+            table = route.table
+            arm = route.choice if version is None else route.arms.get(version)
+            if arm is None:
+                if version is None:
+                    raise _inactive(table)
+                known = ", ".join(route.arms)
+                raise NotFound(f"model {model!r} has no version {version!r}; registered: {known}")
+            if arm.runners and table.signature is not None:
+                role = "stable" if version is None else "pinned"
+                counters = self._counters_of(model, arm.entry.version, role)
+                route.leases += 1
+                self._leases += 1
+                return InlineLease(self, route, arm, table.signature, counters)
+        raise self._cold(model, arm.entry)
+
+    def _counters_of(self, model: str, version: str, role: str) -> Counters:
+        key = (model, version, role)
+        found = self._counters.get(key)
+        if found is None:
+            found = self._counters[key] = Counters(*key)
+        return found
+
+    def _cold(self, model: str, entry: VersionEntry) -> Unavailable:
+        """A version that is not loaded: ask for it once a second, and say when to come back."""
+        now = _now()
+        if now - self._asked.get((model, entry.version), -1.0) >= 1.0:
+            self._asked[(model, entry.version)] = now
+            self._on_wanted(model, entry.version)
+        if entry.state == "UNAVAILABLE" and entry.reason:
+            return Unavailable(entry.reason, 10)
+        return Unavailable(
+            f"version {entry.version!r} of model {model!r} is being loaded; try again"
+        )
+
+    def _names(self) -> list[str]:
+        return sorted(name for name, route in self._routes.items() if route.table.versions)
+
+    def table(self, model: str) -> RouteTable:
+        route = self._routes.get(model)
+        if route is None or not route.table.versions:
+            raise NotFound(_no_model(model, self.models()))
+        return route.table
+
+    def models(self) -> list[str]:
+        with self._lock:
+            return self._names()
+
+    def ready(self) -> bool:
+        """Whether it is started and at least one model's active version can answer."""
+        if self.refusal or not self.started:
+            return False
+        with self._lock:
+            choices = [route.choice for route in self._routes.values()]
+        return any(arm is not None and arm.runners for arm in choices)
+
+    def stats(self) -> list[ModelStats]:
+        with self._lock:
+            counters = [self._counters[key] for key in sorted(self._counters)]
+        return [each.stats() for each in counters]
+
+
+def _no_model(model: str, names: list[str]) -> str:
+    known = f"; there are: {', '.join(names[:20])}" if names else ", and none is registered"
+    return f"there is no model {model!r}{known}"
+
+
+def _inactive(table: RouteTable) -> Unavailable:
+    reasons = [entry.reason for entry in table.versions if entry.reason]
+    why = f" ({reasons[-1]})" if reasons else ""
+    return Unavailable(f"model {table.model!r} has no active version: switch to one first{why}")
+
+
+__all__ = ["Counters", "InlineLease", "InlinePlane"]
