@@ -176,12 +176,14 @@ class ControlProcess:
         import uvicorn
 
         from hotswap.server.admin import create_app
+        from hotswap.server.control_protocol import control_protocol
 
         hosts = (settings.control_host, *settings.allowed_hosts)
         app = create_app(service, token=settings.secret(), allowed_hosts=hosts)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", server_header=False,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=1, http=control_protocol(settings.limits()), ws="none",
+            proxy_headers=False,
         )  # fmt: skip
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

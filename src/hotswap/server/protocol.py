@@ -35,7 +35,7 @@ from hotswap.server.shared import Shared
 log = logging.getLogger("hotswap.server")
 
 #: The request line's limit in bytes; it counts as a header.
-_TARGET_BYTES: Final = 8192
+TARGET_BYTES: Final = 8192
 #: How long a refused sender's bytes are still read and dropped, so that it sees the refusal.
 _LINGER: Final = 2.0
 _KNOWN_HOSTS: Final = 256
@@ -52,7 +52,7 @@ def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
 
 
-_STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
+STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
     def _count_head(self, received: int) -> None:
         """Bound a head that has not ended: the parser only tells of whole headers."""
         self._head_raw += received
-        if self._head_raw > self.shared.limits.header_bytes + _TARGET_BYTES:
+        if self._head_raw > self.shared.limits.header_bytes + TARGET_BYTES:
             self._refuse(HeadersTooLarge())
 
     # What the parser calls.
@@ -222,8 +222,8 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A part of the request's target."""
         self._url += url
-        if len(self._url) > _TARGET_BYTES:
-            self._refuse(HeadersTooLarge(f"The path is longer than {_TARGET_BYTES} bytes."))
+        if len(self._url) > TARGET_BYTES:
+            self._refuse(HeadersTooLarge(f"The path is longer than {TARGET_BYTES} bytes."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer, which counts and is otherwise ignored."""
@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, answer: Answer, keep_alive: bool, head: bool = False) -> None:
         assert self._transport is not None
-        parts = [_STATUS_LINES[answer.status]]
+        parts = [STATUS_LINES[answer.status]]
         for name, value in answer.headers:
             parts += (name, b": ", value, b"\r\n")
         body = answer.body
