@@ -29,8 +29,11 @@ async def main(folder: Path) -> None:
                 answered[answer.version] += 1
 
         client = asyncio.create_task(traffic())
-        await engine.registry.switch_model("tumours", "v1")
-        await engine.registry.switch_model("tumours", "v2")
+        for version in ("v1", "v2"):
+            await engine.registry.switch_model("tumours", version)
+            enough = answered[version] + 100
+            while answered[version] < enough:  # some traffic on it
+                await asyncio.sleep(0.001)
         done.set()
         await client
         answer = await engine.predict("tumours", rows[:3])
