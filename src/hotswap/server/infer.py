@@ -6,6 +6,7 @@ else, and all that is wrong, goes through the careful decoder, which also words 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ class _QuickInput(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[float | None]
+    data: msgspec.Raw
     parameters: Any = None
 
 
@@ -65,6 +66,8 @@ class _Quick(msgspec.Struct):
 
 
 _decode_quick = msgspec.json.Decoder(_Quick).decode
+_decode_flat = msgspec.json.Decoder(list[float | None]).decode
+_decode_rows = msgspec.json.Decoder(list[list[float | None]]).decode
 
 
 class Call:
@@ -122,7 +125,6 @@ def _decode_quickly(body: bytes, plan: Plan, limits: Limits) -> Call | None:
     if (
         shape[1:] != plan.tail
         or not 0 < rows <= limits.rows
-        or len(given.data) != rows * plan.width
         or given.datatype not in ("FP32", "FP64")
     ):
         return None
@@ -131,12 +133,29 @@ def _decode_quickly(body: bytes, plan: Plan, limits: Limits) -> Call | None:
         if any(output.parameters is not None for output in request.outputs):
             return None
         outputs = _output_names([output.name for output in request.outputs], plan.signature)
-    array = plan.floats(given.data, rows)
+    values = _quick_values(given.data, rows, plan.width)
+    if values is None:
+        return None
+    array = plan.floats(values, rows)
     if array is None:
         return None
     if plan.half:
         refuse_half_floats(plan.signature, outputs)
     return Call({plan.name: array}, rows, outputs, request.id)
+
+
+def _quick_values(data: msgspec.Raw, rows: int, width: int) -> list[float | None] | None:
+    """``rows * width`` numbers that were sent flat or as rows, or None if they were not."""
+    try:
+        if bytes(memoryview(data)[:2]) != b"[[":
+            values = _decode_flat(data)
+            return values if len(values) == rows * width else None
+        nested = _decode_rows(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    if len(nested) != rows or any(len(row) != width for row in nested):
+        return None
+    return nested[0] if rows == 1 else list(itertools.chain.from_iterable(nested))
 
 
 def _header_length(value: bytes, available: int) -> int:
