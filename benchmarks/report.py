@@ -226,7 +226,7 @@ def overload_lines(seen: dict[str, Any]) -> list[str]:
     return [
         "## Three times the load",
         "",
-        f"A model that takes 1 ms a row; peak {figure(seen['peak_rps'])} requests/s, offered "
+        f"A model that takes 2 ms a request (8 rows); peak {figure(seen['peak_rps'])} requests/s, offered "
         f"{figure(seen['offered_rps'])}/s over 2,000 connections: goodput {figure(seen['goodput_rps'])}/s "
         f"({seen['goodput_ratio']:.0%} of peak), {seen['refused']:,} refused after "
         f"{figure(seen['refusal_p50_ms'], 'ms')} (p99 {figure(seen['refusal_p99_ms'], 'ms')}), "

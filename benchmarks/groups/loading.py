@@ -28,7 +28,7 @@ def measure(options: Options) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     with server.run():
         server.control(
-            "POST", "/models/bench/versions", {"version": "slow", "uri": str(extra / "slow")}
+            "POST", "/models/slow/versions", {"version": "v1", "uri": str(extra / "slow")}
         )
         rate = 0.5 * capacity(options, served)
         for number in range(pairs):
@@ -39,10 +39,10 @@ def measure(options: Options) -> dict[str, Any]:
                 if kind == "loading":
                     time.sleep(max(0.0, begin - time.perf_counter()))
                     begin = time.perf_counter()
-                    server.control("POST", "/models/bench/versions/slow/load")
+                    server.control("POST", "/models/slow/versions/v1/load")
                     end = time.perf_counter()
                     pair["load_seconds"] = end - begin
-                    server.control("POST", "/models/bench/versions/slow/unload")
+                    server.control("POST", "/models/slow/versions/v1/unload")
                 whole = load.result()
                 pair[kind] = whole.between(begin, end).summary()
                 pair[f"{kind}_failures"] = whole.failures
