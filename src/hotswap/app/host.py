@@ -46,7 +46,10 @@ class Describe:
         return text if len(text) <= _MESSAGE else text[:_MESSAGE] + "…"
 
     def __call__(self, exc: BaseException) -> str:
-        message = self.text(str(exc))
+        try:
+            message = self.text(str(exc))
+        except Exception:  # a model's exception may not even be able to say what it is
+            message = ""
         if isinstance(exc, HotswapError):
             return message
         name = type(exc).__name__
@@ -91,7 +94,7 @@ def run(channel_fd: int, slot: int, health: Health, runtime_dir: str) -> int:
     except BaseException as exc:
         traceback.print_exc()
         with contextlib.suppress(OSError):
-            channel.send(Failed(describe(exc), type(exc).__name__))
+            channel.send(_failure(spec, exc, describe))
         return 1
     try:
         channel.send(Ready(report))
@@ -99,6 +102,17 @@ def run(channel_fd: int, slot: int, health: Health, runtime_dir: str) -> int:
         return 0
     _serve(spec, live.incarnation, slot, listener, channel, validated.executor, health, describe)
     return 0
+
+
+def _failure(spec: HostSpec, exc: BaseException, describe: Describe) -> Failed:
+    """What is said of a load that failed; whatever wraps it, want of memory is told as that."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, MemoryError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None and spec.settings.memory_mb is not None:
+        limit = f"it needs more than its memory_mb of {spec.settings.memory_mb} MiB"
+        return Failed(limit, "MemoryError")
+    return Failed(describe(exc), type(exc if cause is None else cause).__name__)
 
 
 def prepare(spec: HostSpec, address: Path) -> tuple[socket.socket, Validated, LoadReport]:
@@ -110,6 +124,10 @@ def prepare(spec: HostSpec, address: Path) -> tuple[socket.socket, Validated, Lo
         platform.limit_memory(spec.settings.memory_mb * 1024 * 1024)
     verify(spec.artifact)
     validated, platform_name = load(spec)
+    if spec.settings.memory_mb is not None:
+        # From here on the supervisor weighs it, and replaces a host that leaks past its limit;
+        # this one only bounds what a single call can take before that.
+        platform.limit_memory(spec.settings.memory_mb * 1024 * 1024 * 3 // 2)
     gc.collect()
     gc.freeze()
     load_seconds = time.monotonic() - began - validated.warm_seconds

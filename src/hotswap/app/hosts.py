@@ -30,6 +30,7 @@ from hotswap.ipc.words import Health
 log = structlog.get_logger("hotswap.supervisor")
 
 _STOP_SECONDS = 5.0
+_SERVED_SECONDS = 0.5
 
 
 class Host:
@@ -161,13 +162,18 @@ class Host:
             "a host ended and is started again",
             model=self.spec.model, version=self.spec.version, how=how, restarts=self.restarts + 1,
         )  # fmt: skip
-        if self.state == "ready":
+        served = self.state == "ready"
+        if served:
             self.error = how
         self.state = "restarting"
         self.restarts += 1
         self._keeper.changed(self)
         lived = time.monotonic() - self.watch.started if self.watch is not None else 0.0
-        asyncio.get_running_loop().call_later(self._backoff.delay(lived), self._restart)
+        delay = self._backoff.delay(lived)
+        if served:
+            # A request ended it, not its loading: others wait for it, and their deadlines run.
+            delay = min(delay, _SERVED_SECONDS)
+        asyncio.get_running_loop().call_later(delay, self._restart)
 
     def _restart(self) -> None:
         if self.state == "restarting":

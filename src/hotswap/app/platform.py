@@ -52,8 +52,11 @@ def limit_memory(extra_bytes: int) -> None:
             if line.startswith("VmData:"):
                 used = int(line.split()[1]) * 1024
     if used:
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
         limit = used + extra_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        if most != resource.RLIM_INFINITY:
+            limit = min(limit, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))  # soft: it may be set again
 
 
 def no_core_dumps() -> None:

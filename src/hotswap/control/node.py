@@ -67,6 +67,8 @@ class Node:
         self._drained: dict[int, int] = {}
         #: host -> (index, the revision that no longer names it)
         self._leaving: dict[str, tuple[int, int]] = {}
+        #: name -> slot, of hosts that were named and not yet started
+        self._claimed: dict[str, int] = {}
 
     # --- what the supervisor says
 
@@ -111,10 +113,13 @@ class Node:
 
     def new_host(self) -> tuple[str, int]:
         """A name and a health slot that no living host has."""
-        taken = {state.spec.slot for state in self.hosts.values()}
+        # Claimed at once: loads of several models choose before the first of them has begun.
+        taken = {state.spec.slot for state in self.hosts.values()} | set(self._claimed.values())
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         # Never one that was used before: workers know a host by its name.
-        return secrets.token_hex(4), slot
+        name = secrets.token_hex(4)
+        self._claimed[name] = slot
+        return name, slot
 
     async def start(self, spec: HostSpec) -> HostState:
         """Start a host and wait until it is warm. Raises what the version raised.
@@ -124,6 +129,7 @@ class Node:
         future: asyncio.Future[HostState] = asyncio.get_running_loop().create_future()
         self._loading[spec.host] = future
         self.hosts[spec.host] = HostState(spec, "starting")
+        self._claimed.pop(spec.host, None)
         self._sender.send(StartHost(spec))
         try:
             return await future
@@ -144,6 +150,7 @@ class Node:
 
     def stop(self, host: str) -> None:
         """At once: no table may name it."""
+        self._claimed.pop(host, None)
         if host in self.hosts:
             self._sender.send(StopHost(host))
 

@@ -308,6 +308,9 @@ class Service:
         except HotswapError as exc:
             await self._operations.update(operation.id, state="failed", reason=str(exc))
             self._count(name, "failed")
+            async with self._lock(name):  # the data plane tells the reason too
+                with contextlib.suppress(HotswapError):
+                    await self._republish(name)
             raise
         self._count(name, "done")
         return answer
