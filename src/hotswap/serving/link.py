@@ -30,6 +30,8 @@ from hotswap.ipc.frames import (
 
 _RETRY: Final = 0.02
 _SWEEP: Final = 0.25
+#: Up to this compute time of the last batch (ns), frames to a host are held to two at a time.
+_BRIEF_NS: Final = 500_000
 
 #: A batch's outputs as the host gave them, decoded once: (name, array of all its rows).
 Outputs = list[tuple[str, Array]]
@@ -109,6 +111,12 @@ class HostLink(asyncio.Protocol):
         self._next = 0
         self._scheduled = False
         self._closed = False
+        # What the host has: requests sent and not answered; the newest id sent; the size of the
+        # last frame; the compute time of the last answer.
+        self._at_host = 0
+        self._sent = 0
+        self._last_frame = 0
+        self._compute_ns = 0
         self._connecting = self._loop.create_task(self._connect())
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
@@ -125,6 +133,7 @@ class HostLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._reader = FrameReader()
+        self._at_host = self._last_frame = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         had = self._pending
@@ -188,14 +197,41 @@ class HostLink(asyncio.Protocol):
         if pending is None:
             return
         self.outstanding_rows -= pending.rows
+        if number > self._sent and not pending.token:
+            self._take_back(number)
+            return
+        self._at_host -= 1
         if self._transport is not None:
             self._transport.write(pack(Cancel([number])))
 
+    def _take_back(self, number: int) -> None:
+        """It waits here still: the host never hears of it."""
+        for key, group in self._groups.items():
+            if number in group.ids:
+                at = group.ids.index(number)
+                del group.ids[at], group.rows[at], group.deadlines[at]
+                for parts in group.raws:
+                    del parts[at]
+                if not group.ids:
+                    del self._groups[key]
+                return
+
     def _flush(self) -> None:
+        """Send what has gathered, unless the host has enough to do.
+
+        Every write wakes the host. While it has two frames of brief batches, a third would only
+        wait there; here it grows until an answer comes, and one write carries more requests. For
+        a slow model nothing is held back: all that is there when a batch ends is the next one.
+        """
         self._scheduled = False
         if self._transport is None or not self.connected.is_set():
             return  # they go when the link is up
+        if self._at_host > self._last_frame and self._compute_ns < _BRIEF_NS:
+            return  # `data_received` or `_sweep` sends them
         groups, self._groups = self._groups, {}
+        self._last_frame = sum([len(group.ids) for group in groups.values()])
+        self._at_host += self._last_frame
+        self._sent = self._next
         frames = [self._frame(key, group) for key, group in groups.items()]
         self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
@@ -213,6 +249,7 @@ class HostLink(asyncio.Protocol):
             pending.layout, pending.outputs, [number], [pending.rows], [pending.deadline],
             sizes, pending.token,
         )  # fmt: skip
+        self._at_host += 1
         self._transport.write(pack(call, *pending.raws))
 
     # --- answers
@@ -225,6 +262,8 @@ class HostLink(asyncio.Protocol):
                 self._failure(header)
             elif isinstance(header, Hello):
                 self._open(header)
+        if self._groups:
+            self._flush()
 
     def _open(self, hello: Hello) -> None:
         """The host answers here: what waited goes out."""
@@ -238,6 +277,7 @@ class HostLink(asyncio.Protocol):
 
     def _answer(self, header: Answer, payload: memoryview) -> None:
         rows = sum(header.rows)
+        self._compute_ns = header.compute_ns
         at = 0
         outputs: Outputs = []
         for layout, size in zip(header.layout, header.sizes, strict=True):
@@ -249,6 +289,7 @@ class HostLink(asyncio.Protocol):
             stop = start + count
             pending = pendings.pop(number, None)
             if pending is not None:
+                self._at_host -= 1
                 self.outstanding_rows -= pending.rows
                 if not pending.future.done():
                     pending.future.set_result(
@@ -265,6 +306,7 @@ class HostLink(asyncio.Protocol):
         for number in header.ids:
             pending = self._pending.pop(number, None)
             if pending is not None:
+                self._at_host -= 1
                 self.outstanding_rows -= pending.rows
                 if not pending.future.done():
                     failure = error(header.message)
@@ -274,6 +316,10 @@ class HostLink(asyncio.Protocol):
 
     def _sweep(self) -> None:
         """Deadlines that nobody else keeps: one pass over what waits, four times a second."""
+        self._at_host = min(self._at_host, len(self._pending))
+        if self._groups and self.connected.is_set():
+            self._at_host = 0  # nothing was answered for a while: hold nothing back
+            self._flush()
         now = time.monotonic()
         for number, pending in list(self._pending.items()):
             if pending.deadline <= now:
