@@ -17,7 +17,10 @@ Key = tuple[tuple[Layout, ...], tuple[str, ...]]
 
 
 class Chunk:
-    """One `Call` with its payload. ``raws`` has one buffer an input, all rows joined."""
+    """One `Call` with its payload. ``raws`` has one buffer an input, all rows joined.
+
+    Raises ValueError if the call contradicts itself or its payload.
+    """
 
     __slots__ = ("arrived_ns", "call", "connection", "key", "raws", "total_rows")
 
@@ -35,6 +38,13 @@ class Chunk:
             raws.append(payload[at : at + size])
             at += size
         self.raws = raws
+        requests = {len(call.ids), len(call.rows), len(call.deadlines)}
+        if len(requests) != 1 or not call.ids or min(call.rows) < 0:
+            raise ValueError("a call's requests do not agree")
+        if len(raws) != len(call.layout) or min(call.sizes, default=0) < 0 or at != len(payload):
+            raise ValueError("a call's inputs do not agree with its payload")
+        if any(layout.datatype not in NUMPY_OF for layout in call.layout):
+            raise ValueError("a call has an unknown datatype")
 
     @property
     def alone(self) -> bool:

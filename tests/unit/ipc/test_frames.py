@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any
 
@@ -51,7 +52,7 @@ FRAMES = st.lists(st.tuples(HEADERS, st.binary(max_size=200)), max_size=5)
 
 def _cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @given(FRAMES, st.lists(st.integers(0, 10_000), max_size=30))
