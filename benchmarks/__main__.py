@@ -61,9 +61,9 @@ def main() -> int:
     options = Options(
         args.quick, peers, args.retune, lambda text: console.print(f"  {text}", markup=False)
     )
-    started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    now = datetime.datetime.now(datetime.UTC)
     result: dict[str, Any] = {
-        "started": started,
+        "started": f"{now:%Y-%m-%d %H:%M} UTC",
         "quick": args.quick,
         "command": sys.argv[1:],
         "machine": machine.facts(),
@@ -80,7 +80,9 @@ def main() -> int:
         result["groups"][name] = seen | {"took_seconds": round(time.monotonic() - begin, 1)}
     result["versions"] = machine.versions()
     terminal.show(console, result)
-    path = RESULTS / f"{started.replace(':', '').replace(' UTC', '').replace(' ', '-')}.json"
+    for name, version in result["versions"].items():
+        console.print(f"{name}: {version}", markup=False, highlight=False)
+    path = RESULTS / f"{now:%Y-%m-%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=1))
     console.print(f"Raw numbers: {path}")
     draw(console, path)

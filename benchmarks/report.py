@@ -68,7 +68,7 @@ def machine_lines(result: dict[str, Any]) -> list[str]:
     lines = [
         f"Taken {result['started']} on {machine['cores']} cores ({machine['cpu']}), "
         f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}, "
-        f"commit {machine['commit']}.{quick}",
+        f"commit {machine['commit']}; load average before it {machine['load_average'][0]:.1f}.{quick}",
         "",
         "<details><summary>Versions</summary>",
         "",
@@ -87,7 +87,8 @@ def target_lines(judged: list[Verdict]) -> list[str]:
         value = figure(each.value, unit)
         if percent and each.value is not None:
             value = f"{each.value:.1%}"
-        word = each.word if each.passed is not None else f"{each.word} ({each.why})"
+        reason = each.why.splitlines()[0] if each.why else ""
+        word = each.word if each.passed is not None else f"{each.word}: {reason}"
         rows.append([each.target.title, f"{sign} {limit}", value, word])
     return ["## Targets", "", *table(["what", "target", "this run", ""], rows)]
 

@@ -45,6 +45,7 @@ RESULT: dict[str, Any] = {
         "system": "Linux",
         "python": "3.11",
         "commit": "abc",
+        "load_average": [0.1, 0.1, 0.1],
     },
     "versions": {"mosec": "mosec==1"},
     "groups": {
@@ -107,7 +108,8 @@ def test_what_was_not_measured_never_passes() -> None:
     """A missing group, a group with a problem, no peers, and a quick run: all say so."""
     assert {each.word for each in verdicts({})} == {"not measured"}
     onnx = verdict_of("ONNX, 32", RESULT["groups"])
-    assert onnx.passed is None
+    assert (onnx.passed, onnx.why) == (None, "hotswap did not start: no such file")
+    assert verdict_of("flip", {}).why == "its group was not run"
     alone = {"sklearn": {**CAPACITY, "servers": {"hotswap": server(1, 1), "nginx": server(1, 1)}}}
     assert "no peer" in verdict_of("scikit-learn, 32", alone).why
     assert verdict_of("200 swap cycles", RESULT["groups"], quick=True).why == "needs a full run"
