@@ -119,7 +119,9 @@ class _Reader:
             for stats in self._plane.stats()
             if model in (None, stats.model) and version in (None, stats.version)
         ]
-        return _json({"model_stats": rows})
+        # The counters are read where all workers write them, so they are never old, whether or
+        # not control lives.
+        return _json({"model_stats": rows, "age_ms": 0})
 
     def config(self, request: Request, match: Match) -> Answer:
         table, entries = self._entries(match)
