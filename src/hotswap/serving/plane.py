@@ -27,6 +27,7 @@ from hotswap.serving.recovery import Recovery
 from hotswap.serving.route import Arm, Route
 
 _SHORT = 2.0
+_FOLLOW = 20
 _now = time.monotonic
 _now_ns = time.monotonic_ns
 
@@ -238,8 +239,7 @@ class WorkerPlane:
                 raise NotFound(f"there is no model {model!r}")
         table = route.table
         if self._epoch[table.index] & REVISION_MASK != table.revision:
-            self._advance(model)
-            route = self.routes[model]
+            route = self._follow(model)
             table = route.table
         if version is None:
             arm = route.choice
@@ -258,6 +258,19 @@ class WorkerPlane:
         if not arm.links or table.signature is None:
             raise self._cold(model, arm.entry)
         return WorkerLease(self, route, arm, block)
+
+    def _follow(self, model: str) -> Route:
+        """The route of the revision in force. Never an older one: sooner none, and 503.
+
+        The table of a revision that was just read can be gone when flips come fast; the word
+        then names a newer one already.
+        """
+        for _ in range(_FOLLOW):
+            self._advance(model)
+            route = self.routes[model]
+            if self._revision(route.table.index) == route.table.revision:
+                return route
+        raise Unavailable(f"the route table of model {model!r} is being replaced; try again", 0.1)
 
     def _inactive(self, table: RouteTable) -> Exception:
         if not table.versions:
@@ -290,8 +303,7 @@ class WorkerPlane:
         if route is None or not route.table.versions:
             raise NotFound(f"there is no model {model!r}")
         if self._revision(route.table.index) != route.table.revision:
-            self._advance(model)
-            route = self.routes[model]
+            route = self._follow(model)
         return route.table
 
     def models(self) -> list[str]:
