@@ -34,6 +34,7 @@ from hotswap.ipc.frames import (
 from hotswap.ipc.words import Health
 from hotswap.ports import Executor
 from hotswap.serving.chunk import Chunk, join
+from hotswap.serving.poller import BROKEN, READABLE, WRITABLE, SelectorPoller, poller
 
 _READ: Final = 1 << 20
 _DETAIL: Final = 16_384
@@ -42,7 +43,7 @@ _DETAIL: Final = 16_384
 class Connection:
     """One worker's connection."""
 
-    def __init__(self, sock: socket.socket, epoll: select.epoll) -> None:
+    def __init__(self, sock: socket.socket, epoll: select.epoll | SelectorPoller) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.reader = FrameReader()
@@ -66,7 +67,7 @@ class Connection:
             return
         if sent < len(data):
             self._unsent += memoryview(data)[sent:]
-            self._epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT)
+            self._epoll.modify(self.fd, READABLE | WRITABLE)
 
     def flush(self) -> None:
         """The socket is writable again."""
@@ -79,7 +80,11 @@ class Connection:
             return
         del self._unsent[:sent]
         if not self._unsent:
-            self._epoll.modify(self.fd, select.EPOLLIN)
+            self._epoll.modify(self.fd, READABLE)
+
+
+#: What each worker is to be sent.
+Answers = dict[Connection, list[bytes]]
 
 
 class HostLoop:
@@ -109,18 +114,26 @@ class HostLoop:
         self._health = health
         self._finite = finite
         self._describe = describe
-        self._epoll = select.epoll()
+        self._epoll = poller()
         self._connections: dict[int, Connection] = {}
         self._queue: BatchQueue[Chunk] = BatchQueue(batch_rows)
         self._cancelled: set[tuple[int, int]] = set()
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Until told to stop; its connections are closed then."""
+        try:
+            self._serve()
+        finally:
+            for connection in self._connections.values():
+                connection.sock.close()
+            self._epoll.close()
+
+    def _serve(self) -> None:
         epoll = self._epoll
         listener = self._listener.fileno()
         self._listener.setblocking(False)
-        epoll.register(listener, select.EPOLLIN)
-        epoll.register(self._control_fd, select.EPOLLIN)
+        epoll.register(listener, READABLE)
+        epoll.register(self._control_fd, READABLE)
         while True:
             for fd, event in epoll.poll(0 if self._queue else -1):
                 if fd == listener:
@@ -142,13 +155,13 @@ class HostLoop:
             sock.setblocking(False)
             connection = Connection(sock, self._epoll)
             self._connections[connection.fd] = connection
-            self._epoll.register(connection.fd, select.EPOLLIN)
+            self._epoll.register(connection.fd, READABLE)
             connection.write(self._hello)
 
     def _turn(self, connection: Connection, event: int) -> None:
-        if event & select.EPOLLOUT:
+        if event & WRITABLE:
             connection.flush()
-        if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+        if event & (READABLE | BROKEN):
             try:
                 data = connection.sock.recv(_READ)
             except BlockingIOError:
@@ -162,6 +175,8 @@ class HostLoop:
         if not connection.open:
             self._epoll.unregister(connection.fd)
             del self._connections[connection.fd]
+            # The next connection may get this number.
+            self._cancelled = {each for each in self._cancelled if each[0] != connection.fd}
             connection.sock.close()
 
     def _read(self, connection: Connection, data: bytes) -> None:
@@ -185,11 +200,11 @@ class HostLoop:
         queue_ns = now_ns - min(chunk.arrived_ns for chunk in chunks)
         self._health.busy(self._slot, now_ns, chunks[0].call.token)
         try:
-            outputs = self._predict(chunks)
+            answers = self._answers(chunks, queue_ns)
         except Exception as exc:
             self._retry_singly(chunks, exc, queue_ns)
         else:
-            self._answer(chunks, outputs, queue_ns, time.monotonic_ns() - now_ns)
+            self._send(answers)
         finally:
             self._health.idle(self._slot)
 
@@ -241,14 +256,13 @@ class HostLoop:
             self._fail(singles[0], exc)
             return
         for single in singles:
-            began = time.monotonic_ns()
-            self._health.busy(self._slot, began, 0)
+            self._health.busy(self._slot, time.monotonic_ns(), 0)
             try:
-                outputs = self._predict([single])
+                answers = self._answers([single], queue_ns)
             except Exception as alone:
                 self._fail(single, alone)
             else:
-                self._answer([single], outputs, queue_ns, time.monotonic_ns() - began)
+                self._send(answers)
 
     def _fail(self, chunk: Chunk, exc: Exception) -> None:
         kind = "model"
@@ -260,17 +274,18 @@ class HostLoop:
         failure = Failure(chunk.call.ids, kind, self._describe(exc), detail[-_DETAIL:])
         chunk.connection.write(pack(failure))
 
-    def _answer(
-        self, chunks: Sequence[Chunk], outputs: dict[str, Array], queue_ns: int, compute_ns: int
-    ) -> None:
-        """Give each worker the rows that it sent, in the order in which it sent them."""
-        layout = tuple(
-            Layout(name, datatype_of(array.dtype), array.shape[1:])
-            for name, array in outputs.items()
-        )
+    def _answers(self, chunks: Sequence[Chunk], queue_ns: int) -> Answers:
+        """Run them: for each worker the rows that it sent, in the order in which it sent them.
+
+        Encoding is the model's failure too: what it gave may be nothing that can be sent.
+        """
+        began = time.monotonic_ns()
+        outputs = self._predict(chunks)
+        compute_ns = time.monotonic_ns() - began
+        layout = tuple(_layout(name, array) for name, array in outputs.items())
         arrays = list(outputs.values())
         at = 0
-        ready: dict[Connection, list[bytes]] = {}
+        ready: Answers = {}
         for chunk in chunks:
             end = at + chunk.total_rows
             raws = [
@@ -283,8 +298,19 @@ class HostLoop:
                 call.ids, call.rows, layout, [len(raw) for raw in raws], queue_ns, compute_ns
             )
             ready.setdefault(chunk.connection, []).append(pack(header, *raws))
-        for connection, frames in ready.items():
+        return ready
+
+    def _send(self, answers: Answers) -> None:
+        for connection, frames in answers.items():
             connection.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+
+def _layout(name: str, array: Array) -> Layout:
+    try:
+        datatype = datatype_of(array.dtype)
+    except ValueError as exc:
+        raise InvalidOutput(f"output {name!r} cannot be sent: {exc}") from None
+    return Layout(name, datatype, array.shape[1:])
 
 
 __all__ = ["Connection", "HostLoop"]
