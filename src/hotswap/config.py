@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -83,6 +84,15 @@ def _host(value: str) -> str:
 def _store(value: str) -> str:
     if value not in ("sqlite", "memory"):
         raise ValueError(f"{value!r} is not a store that exists here: use 'sqlite' or 'memory'")
+    return value
+
+
+def _host_start(value: str) -> str:
+    if value == "fork" and sys.platform != "linux":
+        raise ValueError(
+            "'fork' needs Linux: elsewhere a process that has imported numeric libraries cannot "
+            "be forked safely; use 'spawn' or 'auto'"
+        )
     return value
 
 
@@ -223,6 +233,12 @@ class Settings(BaseSettings):
         "terminal, else JSON.",
     )
     access_log: bool = Field(False, description="Write one structured log line for each request.")
+    host_start: Annotated[Literal["auto", "fork", "spawn"], AfterValidator(_host_start)] = Field(
+        "auto",
+        description="How the process of a version is started: `fork`, from a process that has "
+        "imported its libraries already (Linux only); `spawn`, anew, which takes longer and "
+        "shares no memory; `auto`: fork on Linux, else spawn.",
+    )
     readiness: Literal["stable", "all"] = Field(
         "stable",
         description="When a started server says it is ready: `stable` while at least one "
@@ -349,6 +365,10 @@ class Settings(BaseSettings):
         """What a data-plane worker accepts."""
         return Limits(**{name: getattr(self, LIMIT + name) for name in Limits.__struct_fields__})
 
+    def spawns_hosts(self) -> bool:
+        """Whether hosts are started anew instead of being forked."""
+        return self.host_start == "spawn" or (self.host_start == "auto" and sys.platform != "linux")
+
     def memory_budget(self) -> int:
         """Bytes that the loaded versions may take together."""
         if self.memory_budget_mb is not None:
@@ -370,6 +390,24 @@ class Settings(BaseSettings):
         settings = cls.model_construct()
         cls.__pydantic_validator__.validate_python(json.loads(text), self_instance=settings)
         return settings
+
+
+# What child processes are given of the environment: what libraries need to be found and to
+# compute, and nothing of hotswap's own (its token above all).
+_PASSED_ON = (
+    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD",
+    "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "TERM", "NO_COLOR", "FORCE_COLOR",
+)  # fmt: skip
+_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "COVERAGE_")
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of the server's own processes."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
 
 
 def machine_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:

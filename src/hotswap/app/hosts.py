@@ -12,6 +12,7 @@ import structlog
 from hotswap.app import platform
 from hotswap.app.nurseries import Nurseries
 from hotswap.app.processes import Backoff, Watch, describe_exit, pair
+from hotswap.app.spawner import Spawner
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import (
@@ -66,7 +67,7 @@ class Host:
         )
 
     async def start(self) -> None:
-        """Fork it and give it its spec."""
+        """Fork or spawn it and give it its spec."""
         self.incarnation += 1
         self._killed_for = ""
         ours, theirs = pair()
@@ -197,7 +198,7 @@ class Host:
 
 
 class Hosts:
-    """All of them. ``on_changed`` and ``on_gone`` tell control."""
+    """All of them. ``on_changed`` and ``on_gone`` tell control; ``spawn``: without a nursery."""
 
     def __init__(
         self,
@@ -206,9 +207,12 @@ class Hosts:
         runtime_dir: str,
         on_changed: Callable[[HostState], None],
         on_gone: Callable[[HostState], None],
+        *,
+        spawn: bool = False,
     ) -> None:
         self.hosts: dict[str, Host] = {}
-        self.nurseries = Nurseries(health_fd, runtime_dir, self._forked)
+        kind = Spawner if spawn else Nurseries
+        self.nurseries: Nurseries | Spawner = kind(health_fd, runtime_dir, self._forked)
         self._health = health
         self._runtime_dir = runtime_dir
         self._on_changed = on_changed

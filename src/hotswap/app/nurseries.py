@@ -12,14 +12,9 @@ import structlog
 from hotswap.app.processes import Backoff, Watch, describe_exit, start
 from hotswap.ipc import messages
 from hotswap.ipc.messages import Fork, Forked, Preload, Preloaded
+from hotswap.plugins import PRELOAD_ENVIRONMENT
 
 log = structlog.get_logger("hotswap.supervisor")
-
-#: One thread each: a host that wants more is given more by its runtime.
-THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
-     "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS"), "1",
-)  # fmt: skip
 
 
 class Nursery:
@@ -39,7 +34,8 @@ class Nursery:
             f"--socket={theirs.fileno()}", f"--health={health_fd}",
             f"--runtime-dir={runtime_dir}", f"--runtimes={','.join(runtimes)}",
         ]  # fmt: skip
-        process = start("hotswap.app.nursery", arguments, [theirs.fileno(), health_fd], THREADS)
+        descriptors = [theirs.fileno(), health_fd]
+        process = start("hotswap.app.nursery", arguments, descriptors, PRELOAD_ENVIRONMENT)
         theirs.close()
         ours.setblocking(False)
         self.asked = set(runtimes)

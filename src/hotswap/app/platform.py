@@ -1,4 +1,7 @@
-"""What Linux offers to a tree of processes: death signals, a subreaper, memory readings, limits."""
+"""What the system offers to a tree of processes: death signals, a subreaper, memory readings, limits.
+
+Linux is the full platform. What another one lacks is replaced where it can be, and else left out.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
-LINUX: Final = sys.platform == "linux"
+LINUX: bool = sys.platform == "linux"
+_PROC: Path = Path("/proc/self")
 
 
 def _prctl(option: int, value: int) -> None:
@@ -23,19 +30,39 @@ def _prctl(option: int, value: int) -> None:
 
 
 def die_with_parent() -> None:
-    """SIGKILL for this process when its parent dies, however busy it is."""
+    """SIGKILL for this process when its parent dies, however busy it is; nothing but on Linux."""
     if LINUX:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def die_with_lifeline(descriptor: int) -> None:
+    """End this process, however busy it is, once nobody holds the other end of this pipe.
+
+    For where there is no `die_with_parent`. A call that never lets go of the interpreter's lock
+    is ended only when it does.
+    """
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            os.read(descriptor, 1)  # nobody ever writes: it returns at the end of file
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
 def become_subreaper() -> None:
-    """Orphaned descendants become this process's children."""
+    """Orphaned descendants become this process's children; nothing but on Linux."""
     if LINUX:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def own_memory(pid: int) -> int:
-    """Bytes that only this process holds (unshared pages); 0 if it is gone or cannot be read."""
+    """Bytes that only this process holds (unshared pages); 0 if it is gone or cannot be read.
+
+    Where there is no /proc: its resident bytes, as `ps` says, shared pages included.
+    """
+    if not _PROC.exists():
+        return _resident(pid)
     total = 0
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as lines:
         for line in lines:
@@ -44,10 +71,23 @@ def own_memory(pid: int) -> int:
     return total
 
 
+def _resident(pid: int) -> int:
+    command = ["ps", "-o", "rss=", "-p", str(pid)]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    text = said.stdout.strip()
+    return int(text) * 1024 if text.isdecimal() else 0
+
+
 def limit_memory(extra_bytes: int) -> None:
-    """Let this process's own data grow by at most that: beyond, allocation fails with MemoryError."""
+    """Let this process's own data grow by at most that: beyond, allocation fails with MemoryError.
+
+    Without /proc there is no such limit: the supervisor's own look at the memory remains.
+    """
     used = 0
-    with contextlib.suppress(OSError), open("/proc/self/status") as lines:
+    with contextlib.suppress(OSError), open(_PROC / "status") as lines:
         for line in lines:
             if line.startswith("VmData:"):
                 used = int(line.split()[1]) * 1024

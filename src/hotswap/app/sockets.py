@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
+from hotswap.app import platform
 from hotswap.errors import ConfigError
 
 _BACKLOG = 2048
@@ -44,7 +45,14 @@ def _sentence(address: tuple[str, int], exc: OSError) -> str:
 
 
 def bind_slots(host: str, port: int, slots: int) -> tuple[list[socket.socket], tuple[str, int]]:
-    """One SO_REUSEPORT socket a worker slot, and the address. Raises `ConfigError`, one line."""
+    """One SO_REUSEPORT socket a worker slot, and the address. Raises `ConfigError`, one line.
+
+    Elsewhere than on Linux such sockets do not share connections out: there all slots have the
+    same plain socket, and whoever wakes first accepts.
+    """
+    if not platform.LINUX:
+        shared, bound = bind_one(host, port)
+        return [shared] * slots, bound
     family, address = _resolve(host, port)
     port = _probe(family, address)
     sockets = []
@@ -71,6 +79,7 @@ def bind_one(host: str, port: int) -> tuple[socket.socket, tuple[str, int]]:
         sock.bind(address)
         sock.listen(_BACKLOG)
     except OSError as exc:
+        sock.close()
         raise ConfigError(_sentence(address, exc)) from None
     sock.setblocking(False)
     return sock, (address[0], int(sock.getsockname()[1]))

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ from hotswap.ipc.words import HEALTH_WORDS, MODELS, Epoch, Health, Words
 log = structlog.get_logger("hotswap.supervisor")
 
 _CHECK_SECONDS = 0.25
+# macOS allows 103 bytes for a socket's address, and 27 follow: "/hotswap-12345678/h12345678".
+_ROOT_LENGTH = 76
 
 
 class Control:
@@ -129,7 +131,12 @@ class Supervisor:
         self._health = Health(Words.create("hotswap-health", HEALTH_WORDS))
         health_fd = self._health.words.fd
         self._hosts = Hosts(
-            self._health, health_fd, runtime_dir, self._host_changed, self._host_gone
+            self._health,
+            health_fd,
+            runtime_dir,
+            self._host_changed,
+            self._host_gone,
+            spawn=settings.spawns_hosts(),
         )
         self._workers = Workers(
             sockets,
@@ -415,10 +422,7 @@ def _locked(state_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _runtime_folder() -> Iterator[str]:
     """A short, private folder for sockets, tables and tallies; gone at the end."""
-    root = next(
-        (p for p in ("/dev/shm", tempfile.gettempdir()) if os.access(p, os.W_OK | os.X_OK)),
-        tempfile.gettempdir(),
-    )
+    root = runtime_root(("/dev/shm", tempfile.gettempdir(), "/tmp"))
     _sweep_runtime_folders(Path(root))
     folder = tempfile.mkdtemp(prefix="hotswap-", dir=root)
     lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115 - held until the end
@@ -430,6 +434,18 @@ def _runtime_folder() -> Iterator[str]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
+
+
+def runtime_root(roots: Sequence[str]) -> str:
+    """The first of these that can be written to and leaves room for the hosts' socket addresses."""
+    usable = (p for p in roots if os.access(p, os.W_OK | os.X_OK) and len(p) <= _ROOT_LENGTH)
+    root = next(usable, None)
+    if root is None:
+        raise ConfigError(
+            f"none of {', '.join(roots)} can hold the server's sockets: set TMPDIR to a folder "
+            f"that can be written to and whose path has at most {_ROOT_LENGTH} characters"
+        )
+    return root
 
 
 def _sweep_runtime_folders(root: Path) -> None:

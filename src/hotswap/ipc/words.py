@@ -1,7 +1,7 @@
 """Shared 8-byte words: the epoch of each model and the health of each host.
 
-Both are anonymous memory files (`memfd_create`) made by the supervisor and inherited by its
-children. They are read and written only as ``memoryview(mm).cast("Q")[i]``: one aligned load
+Both are anonymous memory files (`memfd_create`; elsewhere than on Linux, a temporary file
+without a name) made by the supervisor and inherited by its children. They are read and written only as ``memoryview(mm).cast("Q")[i]``: one aligned load
 or store, never torn (`struct.pack_into` copies byte by byte and can be).
 """
 
@@ -42,7 +42,7 @@ class Words:
     @classmethod
     def create(cls, name: str, count: int) -> Words:
         """Make new zeroed words; the descriptor is inheritable only where it is passed on."""
-        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        fd = _memory_file(name)
         os.ftruncate(fd, count * 8)
         return cls(fd, count)
 
@@ -51,6 +51,17 @@ class Words:
 
     def __setitem__(self, index: int, value: int) -> None:
         self.view[index] = value
+
+
+def _memory_file(name: str) -> int:
+    """A file that nobody else can open; it goes with its last descriptor and mapping."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix=f"{name}-")
+    os.unlink(path)
+    return fd
 
 
 class Epoch:
