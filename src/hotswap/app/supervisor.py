@@ -55,6 +55,8 @@ log = structlog.get_logger("hotswap.supervisor")
 _CHECK_SECONDS = 0.25
 # macOS allows 103 bytes for a socket's address, and 27 follow: "/hotswap-12345678/h12345678".
 _ROOT_LENGTH = 76
+# Not the name of a state directory's lock: only folders with this one are ever swept.
+_RUNTIME_LOCK = "runtime.lock"
 
 
 class Control:
@@ -425,7 +427,7 @@ def _runtime_folder() -> Iterator[str]:
     root = runtime_root(("/dev/shm", tempfile.gettempdir(), "/tmp"))
     _sweep_runtime_folders(Path(root))
     folder = tempfile.mkdtemp(prefix="hotswap-", dir=root)
-    lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115 - held until the end
+    lock = open(os.path.join(folder, _RUNTIME_LOCK), "w")  # noqa: SIM115 - held until the end
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.mkdir(os.path.join(folder, "tables"))
     os.mkdir(os.path.join(folder, "tally"))
@@ -451,7 +453,7 @@ def runtime_root(roots: Sequence[str]) -> str:
 def _sweep_runtime_folders(root: Path) -> None:
     """Remove what supervisors that were killed have left: their locks went with them."""
     for old in root.glob("hotswap-*"):
-        with contextlib.suppress(OSError), open(old / "lock") as lock:
+        with contextlib.suppress(OSError), open(old / _RUNTIME_LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(old, ignore_errors=True)
 

@@ -1,8 +1,9 @@
 """Shared 8-byte words: the epoch of each model and the health of each host.
 
 Both are anonymous memory files (`memfd_create`; elsewhere than on Linux, a temporary file
-without a name) made by the supervisor and inherited by its children. They are read and written only as ``memoryview(mm).cast("Q")[i]``: one aligned load
-or store, never torn (`struct.pack_into` copies byte by byte and can be).
+without a name) made by the supervisor and inherited by its children. They are read and written
+only as ``memoryview(mm).cast("Q")[i]``: one aligned load or store, never torn
+(`struct.pack_into` copies byte by byte and can be).
 """
 
 from __future__ import annotations

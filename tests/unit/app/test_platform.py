@@ -192,3 +192,23 @@ def test_sigkill_is_told_by_its_name() -> None:
     from hotswap.app.processes import describe_exit
 
     assert describe_exit(-signal.SIGKILL).startswith("killed by SIGKILL")
+
+
+def test_only_left_runtime_folders_are_swept(tmp_path: Path) -> None:
+    """What a killed server left goes; a live server's folder and a state directory stay."""
+    from hotswap.app.supervisor import _locked, _runtime_folder, _sweep_runtime_folders
+
+    with _locked(tmp_path / "hotswap-state"):
+        pass  # a server that used it, and has ended
+    left = tmp_path / "hotswap-left"
+    left.mkdir()
+    with _runtime_folder() as folder:
+        live = Path(folder)
+        for lock in live.glob("*lock*"):
+            (left / lock.name).touch()
+        assert list(left.iterdir()), "a runtime folder has a lock"
+        _sweep_runtime_folders(live.parent)
+        assert live.is_dir()
+        _sweep_runtime_folders(tmp_path)
+    assert not live.exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["hotswap-state"]
