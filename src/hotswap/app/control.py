@@ -153,6 +153,7 @@ class ControlProcess:
             state_dir=settings.state_dir,
             roots=roots,
             keep_warm_seconds=settings.keep_warm_seconds,
+            readiness=settings.readiness,
             memory_of=platform.own_memory,
             info=lambda: self._info(settings, snapshot),
         )

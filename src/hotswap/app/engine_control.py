@@ -9,23 +9,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
 from hotswap.app.engine_hosts import EngineHosts, join
-from hotswap.control.jobs import Converted, JobRunner, Progress
+from hotswap.app.engine_service import EngineService, ThreadJobs
 from hotswap.control.node import Node
-from hotswap.control.service import Service
-from hotswap.core.spec import Artifact, Ingested, VersionSettings
-from hotswap.core.stats import ModelStats
-from hotswap.core.views import OperationView, SwitchView
-from hotswap.errors import ConfigError, Conflict, HotswapError, StoreError, Unavailable
-from hotswap.serving.inline import InlinePlane
+from hotswap.errors import HotswapError, StoreError, Unavailable
 from hotswap.sources.folder import FolderSource
 
 log = structlog.get_logger("hotswap.engine")
@@ -34,105 +28,6 @@ _T = TypeVar("_T")
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _SETTLING_SECONDS = 10.0
-_TURNS = 8
-
-
-class ThreadJobs(JobRunner):
-    """Takes versions in on a thread instead of in a process of its own."""
-
-    def __init__(self) -> None:
-        super().__init__([sys.executable])
-
-    async def ingest(
-        self,
-        source: str,
-        *,
-        state_dir: Path,
-        allowed_roots: Sequence[Path],
-        runtime: str | None = None,
-        overrides: Mapping[str, Any] | None = None,
-        in_place: bool = False,
-        progress: Progress | None = None,
-    ) -> Ingested:
-        from hotswap.plugins import find_runtime
-        from hotswap.sources.ingest import ingest
-
-        # The caller is the program itself: it may read whatever its process may.
-        roots = [Path(Path(source).anchor or Path.cwd().anchor)]
-        return await asyncio.to_thread(
-            ingest, source if source.startswith("file:") else Path(source), state_dir, roots,
-            find_runtime, wanted_runtime=runtime, overrides=overrides, in_place=in_place,
-            progress=progress,
-        )  # fmt: skip
-
-    async def convert(
-        self,
-        artifact: Artifact,
-        settings: VersionSettings,
-        *,
-        state_dir: Path,
-        trusted: bool = False,
-    ) -> Converted:
-        if sys.platform == "win32":
-            raise ConfigError(
-                "compile: onnx does not work within a program on Windows: convert the version "
-                "with 'hotswap models convert' first"
-            )
-        # The registry asks the policy before it converts anything.
-        return await super().convert(artifact, settings, state_dir=state_dir, trusted=True)
-
-    async def discard(self, artifact: Artifact, *, state_dir: Path) -> bool:
-        from hotswap.sources.ingest import discard
-
-        return await asyncio.to_thread(discard, artifact, state_dir)
-
-
-class EngineService(Service):
-    """The server's service, with the plane's counters, and operations that can be aborted."""
-
-    def __init__(self, plane: InlinePlane, **parts: Any) -> None:
-        super().__init__(**parts)
-        self._plane = plane
-        self._aborted: set[str] = set()
-
-    def stats(self) -> list[ModelStats]:
-        return self._plane.stats()
-
-    async def abort(self, operation: str) -> OperationView:
-        """Give up a switch that is still preparing. Raises `NotFound`, `Conflict`."""
-        view = self._operations.get(operation)
-        preparing = self._preparing.get(view.model)
-        if view.state != "preparing" or preparing is None or preparing[0] != operation:
-            why = f": {view.reason}" if view.reason else ""
-            raise Conflict(f"operation {operation} cannot be aborted: it is {view.state}{why}")
-        self._aborted.add(operation)
-        del self._preparing[view.model]
-        preparing[1].cancel()
-        await asyncio.wait([preparing[1]])
-        for state in list(self._node.hosts.values()):
-            mine = (state.spec.model, state.spec.version) == (view.model, view.version)
-            if mine and state.state == "starting":
-                self._node.stop(state.spec.host)
-        for _ in range(_TURNS):  # whoever waits for the switch hears of it first
-            await asyncio.sleep(0)
-        self._warming.failures.pop((view.model, view.version), None)
-        return await self._operations.update(operation, state="aborted", reason="it was aborted")
-
-    async def _change(
-        self, name: str, version: str, kind: str, force: bool, key: str | None
-    ) -> SwitchView:
-        try:
-            return await super()._change(name, version, kind, force, key)
-        except Conflict as exc:
-            mine = [o for o in self._operations.all() if (o.model, o.version) == (name, version)]
-            if any(o.id in self._aborted and o.state in ("superseded", "aborted") for o in mine):
-                raise Conflict(f"the {kind} to {version!r} was aborted") from exc
-            raise
-
-    async def switched(self, model: str | None, version: str, force: bool) -> OperationView:
-        """`switch`, answered as the operation that it was."""
-        answer = await self.switch(model, version, force=force)
-        return self._operations.get(answer.operation_id)
 
 
 class ControlThread:
@@ -181,6 +76,9 @@ class ControlThread:
         self._spawn(service.run_lazy_loads())
         await service.restore()
         await service.adopt(await self._first_look(source) if source else [], first=True)
+        warm, why = service.ready()
+        if not warm and await service.models():
+            log.warning("not every model can answer", reason=why)
         self._spawn(self._tick(service))
         if source is not None:
             self._spawn(self._watch(source, service))

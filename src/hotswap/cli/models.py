@@ -193,6 +193,10 @@ def remove(
     ],
     version: OptionalVersion = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Take a whole model out of service although it is active."),
+    ] = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: AsJson = False,
@@ -200,13 +204,15 @@ def remove(
     """Remove a version, or a whole model; not while it has traffic."""
     path = f"/api/v1/models/{segment(model)}"
     if version is not None:
+        if force:
+            raise CommandFailed("--force is for whole models: switch away from a version instead")
         path += f"/versions/{segment(version)}"
     elif not yes:
         if not sys.stdin.isatty():
             raise CommandFailed(f"this would remove all of '{model}': name a version or add --yes")
         typer.confirm(f"Remove {model} with all of its versions?", abort=True)
     with Client(url, token) as client:
-        answer = client.delete(path)
+        answer = client.delete(path + ("?force=true" if force else ""))
     if as_json:
         output.emit(answer)
     else:

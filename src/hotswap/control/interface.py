@@ -35,7 +35,9 @@ class Control(Protocol):
 
     async def remove_version(self, model: str, version: str) -> None: ...
 
-    async def remove_model(self, model: str) -> None: ...
+    async def remove_model(self, model: str, *, force: bool = False) -> None:
+        """`Conflict` while it has an active version, unless ``force`` takes it out of service."""
+        ...
 
     async def load(self, model: str, version: str) -> OperationView:
         """Warm it without weight; answers when warm."""

@@ -75,7 +75,7 @@ class Operations:
     async def update(self, id: str, **changes: Any) -> OperationView:
         """Change and save it."""
         view = msgspec.structs.replace(self._views[id], **changes)
-        if view.state in ("done", "failed", "superseded"):
+        if view.state in ("done", "failed", "superseded", "aborted"):
             view = msgspec.structs.replace(view, finished_at=self._clock.wall())
         self._views[id] = view
         key = next((k for k, v in self._keys.items() if v == id), None)

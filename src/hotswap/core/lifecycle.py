@@ -9,12 +9,16 @@ from hotswap.core.spec import VersionRecord
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """A flip that was decided and is not yet known to be done; a restart rolls it forward."""
+    """A flip that was decided and is not yet known to be done; a restart rolls it forward.
+
+    ``forced``: the version's own signature replaces the model's.
+    """
 
     version: str
     operation: str
     kind: str
     revision: int
+    forced: bool = False
 
 
 class ModelDocument(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ class ModelView(msgspec.Struct, frozen=True):
 class OperationView(msgspec.Struct, frozen=True):
     """A switch or a load. ``kind``: switch, rollback, load, unload.
 
-    ``state``: preparing, flipping, done, failed, superseded; ``reason`` in a sentence.
+    ``state``: preparing, flipping, done, failed, superseded, aborted; ``reason`` in a sentence.
     """
 
     id: str

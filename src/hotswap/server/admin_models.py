@@ -47,10 +47,10 @@ async def show_model(model: str, control: Service) -> Response:
 
 
 @router.delete("/models/{model}", tags=["models"], responses=answers(Removed, 400, 404, 409, 503))
-async def remove_model(model: str, control: Service) -> Response:
-    """Remove a model and its versions; 409 while one has traffic or is a rollback target."""
+async def remove_model(model: str, control: Service, force: bool = False) -> Response:
+    """Remove a model and its versions; 409 while one is active, unless ``force`` takes it out of service."""
     _check(model)
-    await control.remove_model(model)
+    await control.remove_model(model, force=force)
     return reply(Removed(model))
 
 

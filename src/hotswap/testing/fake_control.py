@@ -116,8 +116,8 @@ class FakeControl:
         kept = tuple(view for view in self._model(model).versions if view.version != version)
         self.table[model] = msgspec.structs.replace(self.table[model], versions=kept)
 
-    async def remove_model(self, model: str) -> None:
-        if self._model(model).active is not None:
+    async def remove_model(self, model: str, *, force: bool = False) -> None:
+        if self._model(model).active is not None and not force:
             raise Conflict(f"model '{model}' has traffic")
         self.calls.append(("remove_model", model))
         del self.table[model]
