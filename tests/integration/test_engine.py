@@ -336,10 +336,57 @@ async def test_a_failing_request_fails_alone(engine: Engine) -> None:
 async def test_code_needs_trust(folder: Path, tmp_path: Path) -> None:
     """Without trust a version that is code is not loaded, and a prediction says why."""
     async with Engine(folder, settle_seconds=0) as engine:
-        with pytest.raises(Unavailable, match="can run code"):
+        with pytest.raises(Unavailable, match="make the engine with trust_code=True"):
             await engine.predict("c", [[0.0]])
         with pytest.raises(UntrustedCode):
             engine.registry.register_model("d", "v1", write_constant(tmp_path / "d", 1))
+
+
+async def test_a_version_that_cannot_be_tried_out(tmp_path: Path) -> None:
+    """It is served only where that is allowed, and the error names the argument."""
+    write_source(tmp_path / "m" / "v1", CONSTANT.format(value=1), "")
+    async with Engine(tmp_path, trust_code=True, settle_seconds=0) as engine:
+        with pytest.raises(Unavailable, match="allow_unvalidated=True"):
+            await engine.predict("m", [[0.0]])
+    options: dict[str, Any] = {"trust_code": True, "settle_seconds": 0, "allow_unvalidated": True}
+    async with Engine(tmp_path, **options) as engine:
+        assert (await engine.predict("m", [[0.0], [0.0]])).values.tolist() == [1, 1]
+        assert engine.registry.get_model("m").versions[0].unvalidated
+
+
+async def test_several_instances(tmp_path: Path) -> None:
+    """Each is loaded and has a thread of its own."""
+    source = (
+        "import threading, time\n"
+        "class Model:\n"
+        "    def predict(self, X):\n"
+        "        time.sleep(0.01)\n"
+        "        return [threading.get_ident()] * len(X)\n"
+    )
+    write_source(tmp_path / "m" / "v1", source, YAML + "instances: 2\nbatch_rows: 1\n")
+    async with Engine(tmp_path, trust_code=True, settle_seconds=0) as engine:
+        assert engine.registry.get_model("m").versions[0].instances == 2
+        answers = await asyncio.gather(*(engine.predict("m", [[0.0]]) for _ in range(8)))
+        assert len({int(answer.values[0]) for answer in answers}) == 2
+
+
+async def test_a_newer_switch_supersedes_one_that_prepares(engine: Engine, tmp_path: Path) -> None:
+    """The earlier one is told; the newer one is what counts."""
+    release = tmp_path / "release"
+    source = (
+        "import time\nfrom pathlib import Path\n"
+        f"Path({str(tmp_path / 'loading')!r}).touch()\n"
+        f"while not Path({str(release)!r}).exists(): time.sleep(0.002)\n"
+        "class Model:\n    def predict(self, X): return [11] * len(X)\n"
+    )
+    engine.registry.register_model("c", "v11", write_source(tmp_path / "slow", source))
+    earlier = asyncio.create_task(engine.registry.switch_model("c", "v11"))
+    await until_there(tmp_path / "loading")
+    await engine.registry.switch_model("c", "v2")
+    with pytest.raises(Conflict, match="superseded"):
+        await earlier
+    release.touch()
+    assert (await engine.predict("c", [[0.0]])).version == "v2"
 
 
 async def test_memory_mb_is_refused(engine: Engine, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ import msgspec
 
 from hotswap.app.clock import SystemClock
 from hotswap.app.engine_app import EngineApp
-from hotswap.app.engine_control import ControlThread, EngineService
+from hotswap.app.engine_control import ControlThread
 from hotswap.app.engine_prediction import Prediction, to_inputs
 from hotswap.app.engine_registry import ModelRegistry
+from hotswap.app.engine_service import EngineService
 from hotswap.app.engine_wiring import EngineSettings, wire
 from hotswap.core.spec import Limits
 from hotswap.core.views import OperationView, SwitchView

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import structlog
+
 from hotswap.core.spec import Limits
-from hotswap.errors import HotswapError
+from hotswap.errors import HotswapError, ModelFailed
 from hotswap.ports import DataPlane
 from hotswap.server.app import DataApp
 from hotswap.server.asgi import Receive, Scope, Send
+from hotswap.server.messages import Answer, Request
+
+log = structlog.get_logger("hotswap.engine")
 
 
 class Startable(Protocol):
@@ -36,6 +41,13 @@ class EngineApp(DataApp):
             await self._lifespan(receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    def _error(self, exc: Exception, request: Request) -> Answer:
+        answer = super()._error(exc, request)
+        if isinstance(exc, ModelFailed):
+            # The client is told what it was; the traceback is for the log alone.
+            log.warning("a model failed on a request", request_id=request.id, exc_info=exc)
+        return answer
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -35,14 +35,31 @@ from hotswap.serving.inline_runner import InlineRunner
 log = structlog.get_logger("hotswap.engine")
 
 _JOIN_SECONDS = 5.0
+_ARGUMENTS = {
+    "start the server with --trust-code (or HOTSWAP_TRUST_CODE=1)": (
+        "make the engine with trust_code=True"
+    ),
+    "with --allow-unvalidated": "with allow_unvalidated=True",
+}
 
 
 def describe(exc: BaseException) -> str:
     """A model's exception in a sentence: type and message."""
     if isinstance(exc, HotswapError):
-        return str(exc)
+        return in_python(str(exc))
     text = str(exc)
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def in_python(text: str) -> str:
+    """A sentence that names a flag of the command line, with the engine's argument instead.
+
+    >>> in_python("allow unvalidated versions with --allow-unvalidated")
+    'allow unvalidated versions with allow_unvalidated=True'
+    """
+    for flag, argument in _ARGUMENTS.items():
+        text = text.replace(flag, argument)
+    return text
 
 
 class EngineHost:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hotswap.core.views import ModelView, SwitchView, VersionView
 
 if TYPE_CHECKING:
-    from hotswap.app.engine_control import ControlThread, EngineService
+    from hotswap.app.engine_control import ControlThread
+    from hotswap.app.engine_service import EngineService
 
 
 class ModelRegistry:

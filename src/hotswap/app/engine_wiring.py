@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from hotswap.app.engine_control import ControlThread, EngineService, ThreadJobs
-from hotswap.app.engine_hosts import EngineHosts
+from hotswap.app.engine_control import ControlThread
+from hotswap.app.engine_hosts import EngineHosts, in_python
+from hotswap.app.engine_service import EngineService, ThreadJobs
 from hotswap.config import machine_memory
 from hotswap.control.node import Node
 from hotswap.control.warming import Policy
@@ -52,6 +53,13 @@ class EngineSettings(msgspec.Struct, frozen=True):
             raise ConfigError("memory_budget_mb must be at least 1")
 
 
+class EnginePolicy(Policy):
+    """The server's policy, with errors that name the engine's arguments."""
+
+    def check_trust(self, runs_code: str | None, digest: str) -> None:
+        super().check_trust(in_python(runs_code) if runs_code is not None else None, digest)
+
+
 def wire(
     settings: EngineSettings,
     limits: Limits,
@@ -64,6 +72,9 @@ def wire(
     Raises `ConfigError` if the state directory cannot be used.
     """
     log_by_the_standard_library()
+    temporary = tempfile.TemporaryDirectory(prefix="hsengine-", ignore_cleanup_errors=True)
+    own = Path(held.enter_context(temporary))
+    (own / "tally").mkdir()  # empty: the plane counts in memory
     store: Store
     if settings.state_dir is not None:
         from hotswap.stores.sqlite import SqliteStore
@@ -74,15 +85,14 @@ def wire(
     else:
         from hotswap.stores.memory import MemoryStore
 
-        temporary = tempfile.TemporaryDirectory(prefix="hsengine-", ignore_cleanup_errors=True)
-        folder = Path(held.enter_context(temporary))
+        folder = own
         store = MemoryStore()
     control = ControlThread()
     hosts = EngineHosts(plane, control.loop, limits.queue_rows)
     node = Node(
         hosts,
         Snapshot(
-            hosts=(), tables=(), workers=1, started=False, nursery=(), runtime_dir="",
+            hosts=(), tables=(), workers=1, started=False, nursery=(), runtime_dir=str(own),
             settings=b"", started_at=clock.wall(), supervisor_pid=os.getpid(),
             data_address=("", 0), control_address=("", 0),
         ),
@@ -95,7 +105,7 @@ def wire(
         node=node,
         store=store,
         jobs=jobs,
-        policy=Policy(
+        policy=EnginePolicy(
             trust_code=settings.trust_code,
             trust_digests=settings.trust_digests,
             allow_unvalidated=settings.allow_unvalidated,

@@ -11,17 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-import structlog
-
 from hotswap.core.histogram import bucket, upper_bound
 from hotswap.core.routing import RouteTable, VersionEntry, choose
 from hotswap.core.signature import Signature
 from hotswap.core.stats import ModelStats
-from hotswap.errors import ModelFailed, NotFound, Unavailable
+from hotswap.errors import NotFound, Unavailable
 from hotswap.ports import Array
 from hotswap.serving.inline_runner import InlineRunner
-
-log = structlog.get_logger("hotswap.serving")
 
 _now = time.monotonic
 _now_ns = time.monotonic_ns
@@ -174,11 +170,6 @@ class InlineLease:
             reply = await self._arm.pick().predict(inputs, outputs, rows, deadline)
         except BaseException as exc:
             counters.fail(_now_ns() - began, _FAILURES.get(type(exc).__name__, "model"))
-            if isinstance(exc, ModelFailed):
-                log.warning(
-                    "a model failed on a request", model=self.model, version=self.version,
-                    request_id=request_id, exc_info=exc,
-                )  # fmt: skip
             raise
         counters.succeed(
             _now_ns() - began, rows, reply.queue_ns, reply.compute_ns, self._plane.wall_ms()
@@ -279,8 +270,7 @@ class InlinePlane:
     def lease(self, model: str, version: str | None, key: bytes | None) -> InlineLease:
         """Choose by the table in force and hold it (see `hotswap.ports.DataPlane`)."""
         with self._lock:
-            if self.refusal:
-                raise Unavailable(f"the engine cannot answer: {self.refusal}")
+            self._check_open()
             route = self._routes.get(model)
             if route is None or not route.table.versions:
                 raise NotFound(_no_model(model, self._names()))
@@ -321,13 +311,19 @@ class InlinePlane:
     def _names(self) -> list[str]:
         return sorted(name for name, route in self._routes.items() if route.table.versions)
 
+    def _check_open(self) -> None:
+        if self.refusal:
+            raise Unavailable(f"the engine cannot answer: {self.refusal}")
+
     def table(self, model: str) -> RouteTable:
+        self._check_open()
         route = self._routes.get(model)
         if route is None or not route.table.versions:
             raise NotFound(_no_model(model, self.models()))
         return route.table
 
     def models(self) -> list[str]:
+        self._check_open()
         with self._lock:
             return self._names()
 
