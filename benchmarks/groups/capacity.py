@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def onnx(options: Options) -> dict[str, Any]:
     return compare(options, onnx=True)
 
 
-def ours(onnx: bool) -> list[Served]:
-    """hotswap with one worker and with two, and a second version registered beside the first."""
+def ours(onnx: bool, counts: Sequence[int]) -> list[Served]:
+    """hotswap with these counts of workers, and a second version registered beside the first."""
     suffix = "onnx" if onnx else "skops"
     models = artifacts.folder(
         WORK / f"models-{suffix}", {"bench": {"v1": f"lr2.{suffix}", "v2": f"lr.{suffix}"}}
@@ -41,13 +41,14 @@ def ours(onnx: bool) -> list[Served]:
     protocol = "v2_fp32" if onnx else "v2"
     return [
         Hotswap(models, name=f"hotswap-{suffix}-{n}", workers=n).served(f"{n} workers", protocol)
-        for n in (1, 2)
+        for n in counts
     ]
 
 
 def compare(options: Options, *, onnx: bool) -> dict[str, Any]:
     """Tune, then measure every contestant once a round, so that noise meets all alike."""
-    makers: dict[str, Callable[[bool], list[Served]]] = {"hotswap": ours}
+    counts = (1,) if options.quick else (1, 2)
+    makers: dict[str, Callable[[bool], list[Served]]] = {"hotswap": lambda onnx: ours(onnx, counts)}
     makers |= {name: PEERS[name] for name in options.peers}
     missing: dict[str, str] = {}
     best: dict[str, dict[int, Served]] = {}
@@ -109,6 +110,8 @@ def tuned(
         seen = kept.get(key)
         if {each["setting"] for each in seen} != {each.setting for each in settings}:
             seen = []
+    if len(settings) == 1:
+        return dict.fromkeys(CONNECTIONS, settings[0]), seen
     if not seen:
         options.say(f"tuning {name}: {len(settings)} settings")
         seen = [try_setting(served) for served in settings]

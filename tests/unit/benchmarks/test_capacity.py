@@ -45,7 +45,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def compare(
     monkeypatch: pytest.MonkeyPatch, peers: dict[str, Any], rounds: bool = False
 ) -> dict[str, Any]:
-    monkeypatch.setattr(capacity, "ours", lambda onnx: [served("hotswap", "slow")])
+    monkeypatch.setattr(capacity, "ours", lambda onnx, counts: [served("hotswap", "slow")])
     monkeypatch.setattr(capacity, "PEERS", peers)
     options = Options(quick=not rounds, peers=list(peers), say=lambda _: None)
     return capacity.compare(options, onnx=False)
@@ -94,7 +94,7 @@ def test_a_setting_that_does_not_start_is_kept_as_a_problem(
         yield
 
     monkeypatch.setattr(Served, "run", run)
-    monkeypatch.setattr(capacity, "ours", lambda onnx: [served("hotswap", "strong")])
+    monkeypatch.setattr(capacity, "ours", lambda onnx, counts: [served("hotswap", "strong")])
     settings = [served("peer", "slow"), served("peer", "nimble")]
     monkeypatch.setattr(capacity, "PEERS", {"peer": lambda onnx: settings})
     seen = capacity.compare(Options(True, ["peer"], say=lambda _: None), onnx=False)
