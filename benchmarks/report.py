@@ -1,4 +1,7 @@
-"""The public page of a run: `python -m benchmarks.report RESULT.json > docs/benchmarks.md`."""
+"""The public page of a run: `python -m benchmarks.report RESULT.json [PICTURE] > docs/benchmarks.md`.
+
+``PICTURE`` is the run's picture as the page is to link it, such as ``_static/benchmarks.svg``.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,12 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The whole page."""
+def markdown(result: dict[str, Any], picture: str | None = None) -> str:
+    """The whole page; ``picture`` is a link to the run's picture."""
     groups = result["groups"]
     judged = verdicts(groups, quick=result["quick"])
     lines = [
+        *["---", "orphan: true", "---", ""],  # fine in a table of contents, and without one
         "# Benchmarks",
         "",
         "Written by `python -m benchmarks.report` from one run of `make bench`; every figure below is "
@@ -47,6 +51,8 @@ def markdown(result: dict[str, Any]) -> str:
         *machine_lines(result),
         *target_lines(judged),
     ]
+    if picture:
+        lines += [f"![requests/s and latency of every server]({picture})", ""]
     for name, title in (("sklearn", "scikit-learn"), ("onnx", "ONNX of the same model")):
         if "servers" in groups.get(name, {}):
             lines += capacity_lines(title, groups[name])
@@ -340,9 +346,10 @@ def method_lines() -> list[str]:
 
 def main() -> None:
     """Write the page of the result that is named to standard output."""
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m benchmarks.report RESULT.json > docs/benchmarks.md")
-    sys.stdout.write(markdown(json.loads(Path(sys.argv[1]).read_text())))
+    if len(sys.argv) not in (2, 3):
+        raise SystemExit(__doc__)
+    result = json.loads(Path(sys.argv[1]).read_text())
+    sys.stdout.write(markdown(result, sys.argv[2] if len(sys.argv) == 3 else None))
 
 
 if __name__ == "__main__":

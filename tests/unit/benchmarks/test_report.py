@@ -129,6 +129,12 @@ def test_the_page_states_targets_peers_and_what_is_missing() -> None:
     assert "200 switches between two warm versions" in page
 
 
+def test_the_picture_is_linked_if_there_is_one() -> None:
+    """As the page is told to link it."""
+    assert "(_static/benchmarks.svg)" in markdown(RESULT, "_static/benchmarks.svg")
+    assert "![" not in markdown(RESULT)
+
+
 def test_a_quick_run_says_so() -> None:
     """The page does not pass a short run off as a full one."""
     assert "quick run" in markdown(RESULT | {"quick": True})
