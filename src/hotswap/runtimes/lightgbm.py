@@ -12,7 +12,7 @@ from hotswap.ports import Array
 from hotswap.runtimes import boosting
 from hotswap.runtimes.entries import pick
 from hotswap.runtimes.packages import require
-from hotswap.runtimes.signatures import INPUT
+from hotswap.runtimes.signatures import INPUT, agreed
 
 
 class LightgbmRuntime:
@@ -44,7 +44,9 @@ class LightgbmRuntime:
             booster = library.Booster(model_str=text)
         except Exception as error:
             raise LoadError(f"lightgbm cannot load {path.name}: {error}") from error
-        return LightgbmExecutor(booster, _objective(text), settings.threads)
+        executor = LightgbmExecutor(booster, _objective(text), settings.threads)
+        agreed(executor.signature, settings)
+        return executor
 
 
 class LightgbmExecutor:

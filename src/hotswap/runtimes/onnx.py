@@ -20,6 +20,7 @@ from hotswap.runtimes.frames import decoded, wanted
 from hotswap.runtimes.onnx_file import check
 from hotswap.runtimes.packages import require
 from hotswap.runtimes.samples import as_bytes
+from hotswap.runtimes.signatures import agreed
 
 _DATATYPES: Final = {
     "tensor(bool)": "BOOL",
@@ -81,7 +82,9 @@ class OnnxRuntime:
         except Exception as error:
             reason = str(error).replace(str(folder), ".")
             raise LoadError(f"onnxruntime cannot load {path.name}: {reason}") from error
-        return OnnxExecutor(session)
+        executor = OnnxExecutor(session)
+        agreed(executor.signature, settings)
+        return executor
 
 
 class OnnxExecutor:

@@ -8,13 +8,22 @@ from typing import Any
 from hotswap.errors import MissingDependency
 
 
+def missing(what: str, error: ModuleNotFoundError) -> MissingDependency:
+    """``what`` (a file or call of the model's own) needs a package that is not installed."""
+    name = (error.name or "that it imports").partition(".")[0]
+    return MissingDependency(
+        f"{what} needs the package {name}, which is not installed; install it beside hotswap with "
+        f"pip (its name there may differ from {name!r}, which it is imported by)"
+    )
+
+
 def require(module: str, package: str, extra: str) -> Any:
     """Import ``module``. Raises `MissingDependency` naming the pip extra if it is not there."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        missing = error.name or module
-        what = package if module.split(".")[0] == missing.split(".")[0] else missing
+        absent = error.name or module
+        what = package if module.split(".")[0] == absent.split(".")[0] else absent
         raise MissingDependency(
             f"{what} is not installed; install it with: pip install 'hotswap[{extra}]'"
         ) from error

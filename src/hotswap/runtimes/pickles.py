@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from hotswap.errors import LoadError, MissingDependency
+from hotswap.errors import LoadError
 from hotswap.runtimes.entries import head
-from hotswap.runtimes.packages import require
+from hotswap.runtimes.packages import missing, require
 
 _PLAIN: Final = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _COMPRESSED: Final = {
@@ -34,10 +34,7 @@ def load_pickle(path: Path) -> Any:
     try:
         return joblib.load(path)
     except ModuleNotFoundError as error:
-        raise MissingDependency(
-            f"{path.name} needs the package {error.name}, which is not installed; install it "
-            "beside hotswap with: pip install PACKAGE"
-        ) from error
+        raise missing(path.name, error) from error
     except Exception as error:
         raise LoadError(
             f"{path.name} could not be unpickled ({type(error).__name__}: {error}); it may be "

@@ -14,9 +14,10 @@ import numpy as np
 
 from hotswap.core.signature import Signature
 from hotswap.core.spec import Artifact, VersionSettings
-from hotswap.errors import LoadError, MissingDependency
+from hotswap.errors import LoadError
 from hotswap.ports import Array
 from hotswap.runtimes.frames import as_output, decoded, frame
+from hotswap.runtimes.packages import missing
 from hotswap.runtimes.samples import as_bytes, generated_samples, load_samples
 from hotswap.runtimes.signatures import INPUT, spec_of, untold
 from hotswap.runtimes.threads import ThreadLimit
@@ -169,10 +170,7 @@ def _called(function: Any, what: str) -> Any:
     try:
         return function()
     except ModuleNotFoundError as error:
-        raise MissingDependency(
-            f"{what} needs the package {error.name}, which is not installed; install it beside "
-            "hotswap with: pip install PACKAGE"
-        ) from error
+        raise missing(what, error) from error
     except Exception as error:
         raise LoadError(f"{what} raised {type(error).__name__}: {error}") from error
 

@@ -37,7 +37,7 @@ def load_samples(
     try:
         arrays = _arrays(value, signature if signature and signature.inputs else None)
     except (ValueError, TypeError, KeyError) as error:
-        raise LoadError(f"{what} does not fit the model's inputs: {_text(error)}") from error
+        raise LoadError(f"{what} cannot be given to the model: {_text(error)}") from error
     counts = {len(array) for array in arrays.values()}
     if len(counts) != 1 or counts == {0}:
         raise LoadError(f"{what} must hold at least one row, the same number for every input")

@@ -17,7 +17,7 @@ from hotswap.runtimes.entries import pick
 from hotswap.runtimes.frames import as_output, decoded, frame, wanted
 from hotswap.runtimes.packages import require
 from hotswap.runtimes.samples import generated_samples, load_samples
-from hotswap.runtimes.signatures import INPUT, untold
+from hotswap.runtimes.signatures import INPUT, agreed, untold
 from hotswap.runtimes.sklearn_plain import plain
 from hotswap.runtimes.sklearn_signature import inputs_of, label_datatype, outputs_of
 from hotswap.runtimes.sklearn_steps import Steps, run_alone
@@ -102,6 +102,8 @@ class SklearnExecutor:
         self.signature = msgspec.structs.replace(self.signature, outputs=outputs)
         if not outputs:
             self._learn(folder, settings)
+        if told is not None:
+            agreed(self.signature, settings)
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Rows in, labels (or values) and probabilities out; only what is asked for is run."""

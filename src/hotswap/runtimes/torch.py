@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from hotswap.core.datatypes import NUMPY_OF, datatype_of
+from hotswap.core.datatypes import FLOATS, NUMPY_OF, datatype_of
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.spec import Artifact, VersionSettings
 from hotswap.errors import LoadError, MissingDependency
@@ -80,7 +80,10 @@ class TorchRuntime:
         except Exception as error:
             reason = str(error).strip().partition("\n")[0].replace(str(folder), ".")
             raise LoadError(f"torch cannot load {path.name}: {reason}") from error
-        executor = TorchExecutor(torch, module, untold(folder, settings), None)
+        signature = untold(folder, settings)
+        if settings.signature is None:
+            signature = _in_precision_of(module, signature)
+        executor = TorchExecutor(torch, module, signature, None)
         executor.learn(folder, settings)
         return executor
 
@@ -152,6 +155,19 @@ class TorchExecutor:
             ]
             answers = named(self._module(*tensors))
             return {name: tensor.detach().numpy() for name, tensor in answers.items()}
+
+
+def _in_precision_of(module: Any, signature: Signature) -> Signature:
+    """What samples show, in the program's own precision: JSON and CSV know no FP32."""
+    datatype = _DATATYPES.get(str(getattr(next(iter(module.parameters()), None), "dtype", "")))
+    if datatype not in FLOATS:
+        return signature
+    replace = msgspec.structs.replace
+    inputs = [
+        replace(spec, datatype=datatype) if spec.datatype == "FP64" else spec
+        for spec in signature.inputs
+    ]
+    return replace(signature, inputs=tuple(inputs))
 
 
 def named(values: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hotswap.ports import Array
 from hotswap.runtimes import boosting, ubjson_file
 from hotswap.runtimes.entries import head, pick
 from hotswap.runtimes.packages import require
-from hotswap.runtimes.signatures import INPUT
+from hotswap.runtimes.signatures import INPUT, agreed
 
 
 class XgboostRuntime:
@@ -50,7 +50,9 @@ class XgboostRuntime:
             reason = str(error).strip().partition("\n")[0].replace(artifact.folder, ".")
             raise LoadError(f"xgboost cannot load {path.name}: {reason}") from error
         booster.set_param({"nthread": settings.threads, "device": "cpu"})
-        return XgboostExecutor(booster, library)
+        executor = XgboostExecutor(booster, library)
+        agreed(executor.signature, settings)
+        return executor
 
 
 class XgboostExecutor:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.spec import Artifact, VersionSettings
 from hotswap.errors import LoadError, MissingDependency
 from hotswap.plugins import find_runtime
@@ -333,3 +334,43 @@ def test_nothing_is_unpickled_outside_the_one_module() -> None:
             text = path.read_text()
             assert "import pickle" not in text, path.name
             assert "joblib.load" not in text, path.name
+
+
+@pytest.mark.parametrize("fmt", ["xgb-ubj", "lgbm-txt", "onnx", "skops"])
+def test_a_declared_signature_that_is_not_the_artifacts_is_refused(
+    fmt: str, tmp_path: Path
+) -> None:
+    """Where the artifact tells what it takes, version.yaml cannot say otherwise unnoticed."""
+    write_breast_cancer(tmp_path, fmt)
+    runtime, entry = find_runtime(tmp_path, None)
+    artifact = Artifact(str(tmp_path), entry, runtime.name, "sha256:00")
+    for width, fits in ((30, True), (-1, True), (7, False)):
+        declared = Signature((TensorSpec("x", "FP32", (-1, width)),), ())
+        settings = VersionSettings(signature=declared)
+        if fits:
+            runtime.load(artifact, settings).close()
+        else:
+            with pytest.raises(LoadError, match=r"x \[-1, 7\].* is not the artifact's"):
+                runtime.load(artifact, settings)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_samples_without_a_datatype_suit_the_torch_program(tmp_path: Path) -> None:
+    """JSON has no FP32: the program's own precision is taken, not FP64, which it would refuse."""
+    torch: Any = importlib.import_module("torch")
+
+    program = torch.jit.trace(torch.nn.Linear(2, 1).eval(), torch.zeros(1, 2))
+    program.save(str(tmp_path / "model.pt"))
+    runtime, entry = find_runtime(tmp_path, None)
+    settings = VersionSettings(samples=[[1.0, 2.0]])
+    executor = runtime.load(Artifact(str(tmp_path), entry, runtime.name, "sha256:00"), settings)
+    assert [spec.datatype for spec in executor.signature.inputs] == ["FP32"]
+    rows = {"input": np.ones((3, 2), np.float32)}
+    assert executor.predict(rows, ())["output"].shape == (3, 1)
+
+
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    """The sentence names the package, and no placeholder."""
+    (tmp_path / "model.py").write_text("import no_such_package.deep\n\nclass Model: ...\n")
+    with pytest.raises(MissingDependency, match="needs the package no_such_package, which"):
+        load(tmp_path)

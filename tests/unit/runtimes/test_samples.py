@@ -101,9 +101,9 @@ def test_none_are_set() -> None:
         ("../s.json", "[[1, 2]]", "must lie in the version's folder"),
         ("s.json", "[[1, 2]", "cannot be read"),
         ("s.json", "[[1, 2, 3]]", r"must have the shape \[-1, 2\], not \[1, 3\]"),
-        ("s.json", "[]", "does not fit|at least one row"),
+        ("s.json", "[]", "cannot be given|at least one row"),
         ("s.json", '{"rows": []}', "must have the form"),
-        ("s.json", '[["a", "b"]]', "does not fit"),
+        ("s.json", '[["a", "b"]]', "cannot be given"),
         ("s.npy", "no array", "cannot be read"),
     ],
 )
