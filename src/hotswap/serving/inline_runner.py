@@ -236,9 +236,7 @@ class InlineRunner:
                     self._busy_since = _now()
                     self._batch(batch)
             finally:
-                with self._changed:
-                    self._busy_since = None
-                    self._pending_rows -= sum(call.total_rows for call in batch)
+                self._busy_since = None
         with self._in_use:
             self._executor.close()
 
@@ -250,10 +248,15 @@ class InlineRunner:
 
     def _batch(self, batch: Sequence[Call]) -> None:
         now = _now()
-        late = [call for call in batch if not call.gone and call.deadline <= now]
-        expired = DeadlineExceeded("the deadline passed before the model could run")
-        _settle([(call, expired) for call in late])
-        calls = [call for call in batch if not call.gone and call.deadline > now]
+        calls: list[Call] = []
+        dropped: list[tuple[Call, Reply | HotswapError]] = []
+        for call in batch:
+            if not call.gone and call.deadline > now:
+                calls.append(call)
+            else:
+                late = DeadlineExceeded("the deadline passed before the model could run")
+                dropped.append((call, late))
+        self._answer(dropped)
         if not calls:
             return
         began = _now_ns()
@@ -262,10 +265,10 @@ class InlineRunner:
             outputs = self._checked(_join(calls), calls[0].outputs, rows)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
             if len(calls) == 1:
-                _settle([(calls[0], self._failure(exc))])
+                self._answer([(calls[0], self._failure(exc))])
             else:
                 for call in calls:
-                    _settle([(call, self._alone(call))])
+                    self._answer([(call, self._alone(call))])
             return
         took = _now_ns() - began
         self._pace.learn(rows, took / 1e9)
@@ -276,6 +279,12 @@ class InlineRunner:
             mine = {name: array[at:end] for name, array in outputs.items()}
             answers.append((call, Reply(mine, began - call.arrived_ns, took)))
             at = end
+        self._answer(answers)
+
+    def _answer(self, answers: Sequence[tuple[Call, Reply | HotswapError]]) -> None:
+        """Wake who waits, when what they held of the queue is free for what they send next."""
+        with self._changed:
+            self._pending_rows -= sum(call.total_rows for call, _ in answers)
         _settle(answers)
 
     def _alone(self, call: Call) -> Reply | HotswapError:

@@ -223,6 +223,19 @@ async def test_the_queue_is_bounded() -> None:
     running.end()
 
 
+async def test_an_answer_frees_its_place_in_the_queue() -> None:
+    """Who asks again as soon as it was answered is not refused for its own last request."""
+    running = Running(1.0, queue_rows=2)
+    running.model.gate.set()
+
+    async def client() -> None:
+        for _ in range(200):
+            assert await running.ask(1) == [1]
+
+    await asyncio.gather(client(), client())
+    running.end()
+
+
 async def test_a_version_that_hangs_takes_no_more() -> None:
     """Once a call has run for longer than hang_seconds, new ones do not queue behind it."""
     running = Running(1.0, hang_seconds=0.01)
