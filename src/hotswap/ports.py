@@ -10,8 +10,8 @@ import numpy as np
 
 from hotswap.core.routing import RouteTable
 from hotswap.core.signature import Signature
-from hotswap.core.stats import ModelStats
 from hotswap.core.spec import Artifact, VersionRecord, VersionSettings
+from hotswap.core.stats import ModelStats
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
