@@ -82,6 +82,7 @@ class Control:
             ours, messages.encode, messages.decode, self._supervisor.heard, lambda: None
         )
         self._channel.send(self._supervisor.snapshot())
+        self._supervisor.tell_drained()
 
     @property
     def alive(self) -> bool:
@@ -249,9 +250,13 @@ class Supervisor:
             self._all_warm()
 
     async def _publish(self, message: Publish) -> None:
+        before = self._publisher.tables.get(message.table.index)
         published: Published = await self._publisher.publish(message.table)
+        if before is not None and before.stable != message.table.stable:
+            self._save_now()  # before it is answered: a restart must not serve what was left
+        else:
+            self._save()
         self._control.send(published)
-        self._save()
         self._drained(message.table.index)
 
     def _all_warm(self) -> None:
@@ -275,6 +280,11 @@ class Supervisor:
         else:
             self._control.send(HostGone(state.spec.host))
         self._save()
+
+    def tell_drained(self) -> None:
+        """For a control process that has just begun: which old tables nobody holds any more."""
+        for index in list(self._publisher.tables):
+            self._drained(index)
 
     def _drained(self, index: int) -> None:
         table = self._publisher.tables.get(index)

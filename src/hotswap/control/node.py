@@ -63,7 +63,7 @@ class Node:
         self.on_wanted: Callable[[str, str], None] = lambda model, version: None
         self._sender = sender
         self._loading: dict[str, asyncio.Future[HostState]] = {}
-        self._publishing: dict[tuple[int, int], asyncio.Future[Published]] = {}
+        self._publishing: dict[tuple[int, int], tuple[RouteTable, asyncio.Future[Published]]] = {}
         self._drained: dict[int, int] = {}
         #: host -> (index, the revision that no longer names it)
         self._leaving: dict[str, tuple[int, int]] = {}
@@ -78,9 +78,7 @@ class Node:
         elif isinstance(message, HostGone):
             self._host_gone(message.host)
         elif isinstance(message, Published):
-            waiting = self._publishing.pop((message.index, message.revision), None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message)
+            self._published(message)
         elif isinstance(message, Drained):
             self._drained[message.index] = message.revision
             self._let_go()
@@ -176,17 +174,29 @@ class Node:
 
         Raises `StoreError` if the supervisor could not carry it out.
         """
+        key = (table.index, table.revision)
+        if key in self._publishing:
+            raise StoreError("the flip before this one is not carried out yet; try again")
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
-        self._publishing[(table.index, table.revision)] = future
+        self._publishing[key] = (table, future)
         self._sender.send(Publish(table))
         try:
             published = await asyncio.wait_for(future, _PUBLISH_SECONDS)
         except TimeoutError:
             raise StoreError("the supervisor did not carry out the flip in time") from None
-        finally:
-            self._publishing.pop((table.index, table.revision), None)
         if published.error:
             raise StoreError(f"the flip was not carried out: {published.error}")
+        return published
+
+    def _published(self, message: Published) -> None:
+        """A flip is done, whether or not somebody still waits for it."""
+        table, future = self._publishing.pop((message.index, message.revision), (None, None))
+        if table is not None and not message.error:
+            self._flipped(table)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _flipped(self, table: RouteTable) -> None:
         named = {ref.host for entry in table.versions for ref in entry.hosts}
         before = self.tables.get(table.model)
         if before is not None:
@@ -196,7 +206,6 @@ class Node:
                         self._leaving.setdefault(ref.host, (table.index, table.revision))
         self.tables[table.model] = table
         self._let_go()
-        return published
 
     def _let_go(self) -> None:
         """Stop the hosts that no table names and no request holds."""
@@ -206,10 +215,20 @@ class Node:
                 self.stop(host)
 
     def forget_strangers(self, named: set[str]) -> None:
-        """After a restart of control: stop hosts that no table names and nobody waits for."""
-        for name in list(self.hosts):
-            if name not in named and name not in self._loading:
+        """After a restart of control: let go of hosts that no table names and nobody waits for.
+
+        A request may still hold the table before, which names them: the supervisor tells a new
+        control what is drained.
+        """
+        for name, state in list(self.hosts.items()):
+            if name in named or name in self._loading:
+                continue
+            table = self.tables.get(state.spec.model)
+            if table is not None and state.state in ("ready", "restarting"):
+                self._leaving[name] = (table.index, table.revision)
+            else:
                 self.stop(name)
+        self._let_go()
 
     def preload(self, runtimes: Sequence[str]) -> None:
         """Have these runtimes imported before a host needs them."""

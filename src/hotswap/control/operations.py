@@ -72,12 +72,14 @@ class Operations:
             self._views.popitem(last=False)
         return view
 
-    async def update(self, id: str, **changes: Any) -> OperationView:
-        """Change and save it."""
+    async def update(self, id: str, *, save: bool = True, **changes: Any) -> OperationView:
+        """Change and save it; in memory alone if not ``save``."""
         view = msgspec.structs.replace(self._views[id], **changes)
         if view.state in ("done", "failed", "superseded", "aborted"):
             view = msgspec.structs.replace(view, finished_at=self._clock.wall())
         self._views[id] = view
+        if not save:
+            return view
         key = next((k for k, v in self._keys.items() if v == id), None)
         try:
             await self._store.put(_KIND, id, msgspec.msgpack.encode(_Document(view, key)))

@@ -66,7 +66,9 @@ class Routes:
         """Publish the model's table if what is warm or registered has changed. Under its lock."""
         model = self._catalogue.model(name)
         before = self._node.tables.get(name)
-        stable = model.active if before is None or before.stable is None else before.stable
+        stable = None if before is None else before.stable
+        if before is None or before.stable is None or before.revision < model.revision:
+            stable = model.active  # a table older than the last flip comes from old notes
         if stable is not None and not self._node.warm(name, stable):
             stable = before.stable if before is not None else None
         table = self.table(model, stable, model.signature, withdrawn=None)
@@ -84,6 +86,8 @@ class Routes:
         before = self._node.tables.get(model.name)
         revision = max(model.revision, before.revision if before is not None else 0) + 1
         reasons = {v: r for (m, v), r in self.warming.failures.items() if m == model.name}
+        if signature is None:
+            signature = self._own_signature(model.name)
         return build_table(
             model,
             self._catalogue.versions[model.name],
@@ -95,6 +99,12 @@ class Routes:
             loading=lambda v: self.warming.loading(model.name, v),
         )
 
+    def _own_signature(self, name: str) -> Signature | None:
+        """Before a model's first activation: what its warm versions agree on, for pinned requests."""
+        states = [s for v in self._catalogue.versions[name] for s in self._node.warm(name, v)]
+        found = {state.report.signature for state in states if state.report is not None}
+        return found.pop() if len(found) == 1 else None
+
     async def withdraw(self, document: ModelDocument, version: str) -> None:
         """Publish a table that names no host of the version; they go once every worker has drained."""
         name = document.name
@@ -105,5 +115,7 @@ class Routes:
         table = self.table(document, stable, document.signature, withdrawn=version)
         if differs(table, before):
             await self._node.publish(table)
+        for state in self._node.warm(name, version):  # it was in no table: nothing leads to it
+            self._node.stop(state.spec.host)
         self.warm_until.pop((name, version), None)
         self.loaded_at.pop((name, version), None)

@@ -130,7 +130,7 @@ class Service:
             self._routes.warm_until[(model.name, target)] = until
 
     async def _bring_up(self, name: str) -> None:
-        model = self._catalogue.model(name)
+        model = await self._switching.follow(self._catalogue.model(name))
         try:
             if model.intent is not None:
                 await self._switching.roll_forward(model)
@@ -146,11 +146,13 @@ class Service:
         """Ready for the first time once every required model is warm."""
         if self._started:
             return
-        if self._required and all(self._routes.is_warm(name) for name in self._required):
+        models = self._catalogue.models.values()
+        required = self._required or {model.name for model in models if model.active}
+        if required and all(self._routes.is_warm(name) for name in required):
             self._started = True
             self._node.all_warm()
             self._preload()
-            log.info("every active version is warm", models=len(self._required))
+            log.info("every active version is warm", models=len(required))
 
     def _preload(self) -> None:
         """Runtimes of all registered versions, once serving has begun: a switch then only forks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import structlog
@@ -13,9 +14,9 @@ from hotswap.control.catalogue import Catalogue
 from hotswap.control.node import Node
 from hotswap.control.operations import Operations
 from hotswap.control.routes import Routes
-from hotswap.core.lifecycle import Intent, ModelDocument, decided, flipped
+from hotswap.core.lifecycle import Intent, ModelDocument, caught_up, decided, flipped
 from hotswap.core.views import OperationView, SwitchView
-from hotswap.errors import Conflict, HotswapError
+from hotswap.errors import Conflict, HotswapError, NotFound
 from hotswap.ipc.messages import Published
 from hotswap.ports import Clock
 
@@ -60,15 +61,26 @@ class Switching:
         if earlier is not None:
             earlier[1].cancel()
         task: asyncio.Task[SwitchView] = asyncio.get_running_loop().create_task(
-            self._carry_out(operation, force)
+            self._to_its_end(operation, force)
         )
+        task.add_done_callback(_look_at)
         self._preparing[name] = (operation.id, task)
         try:
             # Shielded: a client that goes away does not undo what it asked for.
-            answer = await asyncio.shield(task)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
+            raise await self._cancelled(operation) from None  # it had not even begun
+
+    async def _to_its_end(self, operation: OperationView, force: bool) -> SwitchView:
+        """Carry it out and keep how it ended, whether or not its client still waits."""
+        name = operation.model
+        try:
+            answer = await self._carry_out(operation, force)
+        except asyncio.CancelledError:
+            if self._preparing.get(name, ("", None))[0] == operation.id:
+                raise  # neither superseded nor aborted: control itself ends
             raise await self._cancelled(operation) from None
         except HotswapError as exc:
             await self._operations.update(operation.id, state="failed", reason=str(exc))
@@ -115,7 +127,12 @@ class Switching:
             del self._preparing[name]  # from here on nothing supersedes it
         async with self._routes.lock(name):
             model = self._catalogue.model(name)
-            await self._operations.update(operation.id, state="flipping", prepare_ms=prepare_ms)
+            await self._operations.update(
+                operation.id,
+                save=operation.kind != "rollback",  # which waits for nothing
+                state="flipping",
+                prepare_ms=prepare_ms,
+            )
             published = await self._flip(
                 model, Intent(version, operation.id, operation.kind, 0, force)
             )
@@ -169,11 +186,13 @@ class Switching:
         signature = report.signature if report is not None else model.signature
         table = self._routes.table(model, intent.version, signature, withdrawn=None)
         intent = msgspec.structs.replace(intent, revision=table.revision)
-        await self._catalogue.save(decided(model, intent), lowering=lowering)
+        if not lowering:
+            await self._catalogue.save(decided(model, intent))
         try:
             published = await self._node.publish(table)
         except HotswapError:
-            await self._catalogue.save(model, lowering=True)
+            if not lowering:
+                await self._catalogue.save(model, lowering=True)
             raise
         done = flipped(model, intent, signature)
         await self._catalogue.save(done, lowering=True)
@@ -201,4 +220,33 @@ class Switching:
                 await self._routes.warm(model.name, model.active, model.signature)
             raise
         async with self._routes.lock(model.name):
-            await self._flip(self._catalogue.model(model.name), intent)
+            published = await self._flip(self._catalogue.model(model.name), intent)
+        await self._finished(intent, published.revision)
+
+    async def _finished(self, intent: Intent, revision: int) -> None:
+        with contextlib.suppress(NotFound):
+            await self._operations.update(
+                self._operations.get(intent.operation).id,
+                state="done",
+                reason="control was restarted meanwhile",
+                revision=revision,
+            )
+
+    async def follow(self, model: ModelDocument) -> ModelDocument:
+        """What was published and could not be saved before control was restarted is saved now."""
+        table = self._node.tables.get(model.name)
+        if table is None or table.stable not in self._catalogue.registered(model.name):
+            return model
+        now = caught_up(model, table.stable, table.revision, table.signature)
+        if now != model:
+            log.warning("the store was behind the data plane", model=model.name, active=now.active)
+            await self._catalogue.save(now, lowering=True)
+            if model.intent is not None and model.intent.version == now.active:
+                await self._finished(model.intent, now.revision)
+        return now
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Its end is kept in its operation: nobody need wait for it."""
+    if not task.cancelled():
+        task.exception()

@@ -61,6 +61,28 @@ def rollback_target(model: ModelDocument, registered: frozenset[str]) -> str | N
     return None
 
 
+def caught_up(
+    model: ModelDocument, stable: str, revision: int, signature: Signature | None
+) -> ModelDocument:
+    """The model as its table shows it, where the data plane went further than the store.
+
+    A flip that was published is done, whether or not that was saved. And going back waits for
+    no store: a table that is newer than all that was saved, and leads elsewhere, is a rollback.
+
+    >>> model = ModelDocument("m", 1, active="v2", history=("v1", "v2"), revision=2)
+    >>> caught_up(model, "v1", 3, None).rolled_back
+    ('v2',)
+    """
+    intent = model.intent
+    if intent is not None and revision >= intent.revision:
+        if stable == intent.version:
+            return flipped(model, intent, signature)
+        model = msgspec.structs.replace(model, intent=None)
+    if model.intent is None and stable != model.active and revision > model.revision:
+        return flipped(model, Intent(stable, "", "rollback", revision), signature)
+    return model
+
+
 def decided(model: ModelDocument, intent: Intent) -> ModelDocument:
     """The model with a flip about to happen."""
     return msgspec.structs.replace(model, intent=intent)
