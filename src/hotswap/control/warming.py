@@ -118,7 +118,9 @@ class Warming:
             for spec in specs:
                 self._node.stop(spec.host)
             if not isinstance(exc, asyncio.CancelledError):
-                self.failures[key] = str(exc)
+                # Shown where the version is named already.
+                said = f"version {key[1]!r} of model {key[0]!r} could not be loaded: "
+                self.failures[key] = str(exc).removeprefix(said)
                 self.failed_at[key] = self._now()
             raise
         self.failures.pop(key, None)

@@ -255,8 +255,10 @@ class WorkerPlane:
             block = arm.pinned
             if block is None:
                 block = arm.pinned = self._tally.block(model, version, "pinned")
-        if not arm.links or table.signature is None:
+        if not arm.links:
             raise self._cold(model, arm.entry)
+        if table.signature is None:  # loaded, but nothing has told what the model takes
+            raise self._inactive(table)
         return WorkerLease(self, route, arm, block)
 
     def _follow(self, model: str) -> Route:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -47,6 +48,17 @@ async def test_requests_of_one_loop_step_leave_together(rig: Rig) -> None:
     lease.release()
     assert answers[:5] == [[2.0 * n, 2.0 * n + 1] for n in range(5)]
     assert [(len(call.ids), call.outputs) for call in host.calls] == [(5, ()), (1, ("y",))]
+
+
+async def test_a_loaded_version_of_a_model_without_a_signature_says_what_to_do(rig: Rig) -> None:
+    """It is warm and stays unanswerable until a version is activated: 'try again' would be a lie."""
+    host = await rig.host("one")
+    table = rig.table(1, None, rig.entry("v1", host))
+    rig.commit(msgspec.structs.replace(table, signature=None))
+    for version in ("v1", None):
+        with pytest.raises(Unavailable, match="no active version: 'hotswap switch m VERSION'"):
+            rig.plane.lease("m", version, None)
+    assert all(what != "wanted" for what, _, _ in rig.said)
 
 
 async def test_the_next_lease_sees_a_flip_although_nothing_was_pushed(rig: Rig) -> None:
