@@ -251,9 +251,8 @@ class Server:
 
     def last(self) -> Last:
         """What the supervisor would start again."""
-        last = LastRun(self.state_dir / "last.msgpack").read()
-        assert last is not None
-        return last
+        notes = LastRun(self.state_dir / "last.msgpack")
+        return wait_until(notes.read, "the supervisor's notes", 5)
 
     def worker_of(self, client_port: int) -> int | None:
         """The worker that holds the connection from this port."""
