@@ -47,6 +47,10 @@ class Catalogue:
             self._generations[(_VERSION, key)] = generation
         for name, versions in self.versions.items():
             self.versions[name] = dict(sorted(versions.items(), key=lambda v: natural_key(v[0])))
+            model = self.models.get(name)
+            if model is not None:  # control may have died between a version and its model's list
+                missing = tuple(version for version in versions if version not in model.used)
+                self.models[name] = msgspec.structs.replace(model, used=(*model.used, *missing))
 
     def model(self, name: str) -> ModelDocument:
         """Raises `NotFound`."""

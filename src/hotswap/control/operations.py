@@ -92,7 +92,8 @@ class Operations:
     ) -> SwitchView | None:
         """The answer that this idempotency key had, if it was given before.
 
-        Raises `Conflict` if it was given with something else, or is not done.
+        None too for what has failed: that may be tried again. Raises `Conflict` if the key was
+        given with something else, or with what is not done.
         """
         view = self._views.get(self._keys.get(key, "")) if key is not None else None
         if view is None:
@@ -101,6 +102,8 @@ class Operations:
             raise Conflict(
                 f"the idempotency key {key!r} was used for a {view.kind} of {view.model!r} to {view.version!r}"
             )
+        if view.state == "failed":
+            return None
         if view.state != "done" or view.revision is None:
             raise Conflict(
                 f"operation {view.id} with this idempotency key is {view.state}: {view.reason}"

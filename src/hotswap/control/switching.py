@@ -121,6 +121,8 @@ class Switching:
         began = self._clock.monotonic()
         model = self._catalogue.model(name)
         public = None if force else model.signature
+        if operation.kind == "rollback" and self._node.warm(name, version):
+            public = None  # what it serves is what it served: a forced switch must not bar the way
         await self._routes.warm(name, version, public)
         prepare_ms = (self._clock.monotonic() - began) * 1000
         if self._preparing.get(name, ("", None))[0] == operation.id:
@@ -220,29 +222,31 @@ class Switching:
                 await self._routes.warm(model.name, model.active, model.signature)
             raise
         async with self._routes.lock(model.name):
-            published = await self._flip(self._catalogue.model(model.name), intent)
-        await self._finished(intent, published.revision)
+            await self._flip(self._catalogue.model(model.name), intent)
+        await self._finished(self._catalogue.model(model.name))
 
-    async def _finished(self, intent: Intent, revision: int) -> None:
+    async def _finished(self, model: ModelDocument) -> None:
+        """The operation that flipped it last is done, although control died before it said so."""
         with contextlib.suppress(NotFound):
-            await self._operations.update(
-                self._operations.get(intent.operation).id,
-                state="done",
-                reason="control was restarted meanwhile",
-                revision=revision,
-            )
+            if self._operations.get(model.operation).state == "failed":
+                await self._operations.update(
+                    model.operation,
+                    state="done",
+                    reason="control was restarted meanwhile",
+                    revision=model.revision,
+                )
 
     async def follow(self, model: ModelDocument) -> ModelDocument:
         """What was published and could not be saved before control was restarted is saved now."""
         table = self._node.tables.get(model.name)
         if table is None or table.stable not in self._catalogue.registered(model.name):
+            await self._finished(model)
             return model
         now = caught_up(model, table.stable, table.revision, table.signature)
         if now != model:
             log.warning("the store was behind the data plane", model=model.name, active=now.active)
             await self._catalogue.save(now, lowering=True)
-            if model.intent is not None and model.intent.version == now.active:
-                await self._finished(model.intent, now.revision)
+        await self._finished(now)
         return now
 
 

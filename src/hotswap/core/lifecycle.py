@@ -26,7 +26,7 @@ class ModelDocument(msgspec.Struct, frozen=True):
 
     ``index``: its word in the epoch memory. ``history``: versions that were active, the latest
     last, each once. ``rolled_back``: those that were rolled back from. ``used``: every version
-    id that was ever registered: none is used twice. ``forced``: the signature was replaced.
+    id that was ever registered: none is used twice. ``operation``: which flipped it last.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ModelDocument(msgspec.Struct, frozen=True):
     used: tuple[str, ...] = ()
     revision: int = 0
     intent: Intent | None = None
+    operation: str = ""
 
 
 class VersionDocument(msgspec.Struct, frozen=True):
@@ -102,4 +103,5 @@ def flipped(model: ModelDocument, intent: Intent, signature: Signature | None) -
         rolled_back=tuple(sorted(rolled_back)),
         revision=intent.revision,
         intent=None,
+        operation=intent.operation,
     )

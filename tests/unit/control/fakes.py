@@ -361,6 +361,7 @@ class World:
         old = self.supervisor
         new = self.supervisor = FakeSupervisor(self.folder)
         named = {r.host for t in old.tables.values() for e in t.versions for r in e.hosts}
+        new.broken, new.signatures = old.broken, old.signatures
         new.tables = dict(old.tables)
         new.hosts = {n: s for n, s in old.hosts.items() if n in named}
         return await self.restart(cut)

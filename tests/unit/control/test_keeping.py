@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from hotswap.errors import Conflict, LoadError, NotFound, OutOfMemory, StoreError
+from hotswap.ipc.messages import Published
 from tests.unit.control.fakes import MIB, SIGNATURE, World, settle, states
 
 
@@ -372,3 +373,60 @@ async def test_a_model_that_was_only_loaded_says_what_it_takes(world: World) -> 
     await world.service.load("m", "v1")
     table = world.supervisor.table()
     assert (table.stable, table.signature) == (None, SIGNATURE)
+
+
+# --- the node
+
+
+async def test_a_new_control_lets_requests_of_the_old_table_finish(served: World) -> None:
+    """Hosts that only an old table names go when the supervisor says that it is drained."""
+    await _active(served, "v2")
+    served.supervisor.draining = True
+    await served.service.unload("m", "v1")
+    await served.restart()
+    await settle()
+    assert "m/v1" in served.supervisor.running()
+    served.supervisor.drain()
+    await settle()
+    assert served.supervisor.running() == {"m/v2": ["ready"]}
+
+
+async def test_a_new_control_stops_loads_that_nobody_waits_for(served: World) -> None:
+    """What the control before it was loading is stopped at once."""
+    served.supervisor.held.add(("m", "v2"))
+    switch = asyncio.create_task(served.service.switch("m", "v2"))
+    await settle()
+    assert served.supervisor.running()["m/v2"] == ["starting"]
+    served.supervisor.draining = True
+    await served.restart()
+    await settle()
+    assert served.supervisor.running() == {"m/v1": ["ready"]}
+    switch.cancel()
+
+
+async def test_a_flip_that_is_late_is_done_all_the_same(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supervisor that answers too late fails the command, and no later one."""
+    monkeypatch.setattr("hotswap.control.node._PUBLISH_SECONDS", 0.01)
+    await served.service.load("m", "v2")
+    served.supervisor.silent = True
+    with pytest.raises(StoreError, match="in time"):
+        await served.service.switch("m", "v2")
+    with pytest.raises(StoreError, match="not carried out yet"):
+        await served.service.switch("m", "v3")
+    served.supervisor.silent = False
+    table = served.supervisor.table()
+    served.life.tell(Published(table.index, table.revision, 0.0, 0.0, 0, 0))
+    assert (await served.service.switch("m", "v3")).to == "v3"
+    assert served.supervisor.table().revision == table.revision + 1
+
+
+async def test_slots_and_names_are_not_given_twice(world: World) -> None:
+    """Hosts of several models that start together have a slot each."""
+    for model in ("a", "b", "c"):
+        await world.register(model, "v1", "v2")
+    await asyncio.gather(*(world.service.load(m, v) for m in "abc" for v in ("v1", "v2")))
+    specs = world.supervisor.started
+    assert len({spec.slot for spec in specs}) == len({spec.host for spec in specs}) == 6
+    assert {spec.slot for spec in specs} == set(range(6))

@@ -227,6 +227,31 @@ async def test_later_versions_are_loaded_for_the_models_signature(served: World)
     assert [spec.public for spec in served.supervisor.started] == [None, SIGNATURE]
 
 
+async def test_what_was_loaded_before_there_was_a_signature_is_adapted_to_it(world: World) -> None:
+    """Warm is not enough: the host that serves its own signature is replaced, not switched to."""
+    await world.register("m", "v1", "v2")
+    world.supervisor.signatures["m", "v2"] = OTHER
+    await world.service.load("m", "v2")
+    await world.service.switch("m", "v1")
+    await world.service.switch("m", "v2")
+    assert world.supervisor.started[-1].public == SIGNATURE
+    assert world.supervisor.table().signature == SIGNATURE
+    assert world.supervisor.running()["m/v2"] == ["ready"]
+
+
+async def test_what_was_loaded_before_there_was_a_signature_may_be_refused(world: World) -> None:
+    """If it cannot be adapted, nothing changes."""
+    await world.register("m", "v1", "v2")
+    world.supervisor.signatures["m", "v2"] = OTHER
+    await world.service.load("m", "v2")
+    await world.service.switch("m", "v1")
+    world.supervisor.broken["m", "v2"] = ("it does not fit", "SignatureMismatch")
+    with pytest.raises(SignatureMismatch, match="does not fit"):
+        await world.service.switch("m", "v2")
+    assert world.supervisor.table().stable == "v1"
+    assert world.supervisor.table().signature == SIGNATURE
+
+
 async def test_what_does_not_exist_is_not_found(served: World) -> None:
     """404 for models and versions, naming what there is; the only model may be left out."""
     with pytest.raises(NotFound, match="'m' has no version 'v9'; registered: v1, v2, v3"):
@@ -260,3 +285,14 @@ async def test_a_switch_to_the_active_version_is_harmless(served: World) -> None
     assert isinstance(answer, SwitchView)
     assert (answer.from_, answer.to) == ("v1", "v1")
     assert len(served.supervisor.started) == 1
+
+
+async def test_what_failed_may_be_tried_again_with_its_key(served: World) -> None:
+    """A key protects from doing it twice, not from doing it at all."""
+    served.supervisor.broken["m", "v2"] = ("bad magic", "LoadError")
+    with pytest.raises(LoadError):
+        await served.service.switch("m", "v2", idempotency_key="k")
+    del served.supervisor.broken["m", "v2"]
+    answer = await served.service.switch("m", "v2", idempotency_key="k")
+    assert answer.to == "v2"
+    assert await served.service.switch("m", "v2", idempotency_key="k") == answer
