@@ -1,4 +1,4 @@
-"""The server's control service for an engine: jobs on threads, the plane's counters, aborts."""
+"""The server's control service for an engine: jobs on threads, the plane's counters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hotswap.control.jobs import Converted, JobRunner, Progress
-from hotswap.control.node import Node
 from hotswap.control.service import Service
-from hotswap.control.switching import Switching
 from hotswap.core.spec import Artifact, Ingested, VersionSettings
 from hotswap.core.stats import ModelStats
-from hotswap.core.views import OperationView, SwitchView
-from hotswap.errors import ConfigError, Conflict
-from hotswap.ports import Clock
+from hotswap.core.views import OperationView
+from hotswap.errors import ConfigError
 from hotswap.serving.inline import InlinePlane
-
-_TURNS = 8
 
 
 class ThreadJobs(JobRunner):
@@ -72,83 +67,15 @@ class ThreadJobs(JobRunner):
         return await asyncio.to_thread(discard, artifact, state_dir)
 
 
-class EngineSwitching(Switching):
-    """Switches that can be given up while they prepare."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self._aborted: set[str] = set()
-
-    async def abort(self, operation: str) -> OperationView:
-        """Give up a switch that is still preparing. Raises `NotFound`, `Conflict`."""
-        view = self._operations.get(operation)
-        preparing = self._preparing.get(view.model)
-        if view.state != "preparing" or preparing is None or preparing[0] != operation:
-            why = f": {view.reason}" if view.reason else ""
-            raise Conflict(f"operation {operation} cannot be aborted: it is {view.state}{why}")
-        self._aborted.add(operation)
-        del self._preparing[view.model]
-        preparing[1].cancel()
-        await asyncio.wait([preparing[1]])
-        for state in list(self._node.hosts.values()):
-            mine = (state.spec.model, state.spec.version) == (view.model, view.version)
-            if mine and state.state == "starting":
-                self._node.stop(state.spec.host)
-        for _ in range(_TURNS):  # whoever waits for the switch hears of it first
-            await asyncio.sleep(0)
-        self._routes.warming.failures.pop((view.model, view.version), None)
-        return await self._operations.update(operation, state="aborted", reason="it was aborted")
-
-    async def change(
-        self, name: str, version: str, kind: str, force: bool, key: str | None
-    ) -> SwitchView:
-        try:
-            return await super().change(name, version, kind, force, key)
-        except Conflict as exc:
-            mine = [o for o in self._operations.all() if (o.model, o.version) == (name, version)]
-            ours = [o.id for o in mine if o.id in self._aborted]
-            if type(exc) is not Conflict or not ours:
-                raise
-            self._aborted.difference_update(ours)
-            raise Conflict(f"the {kind} to {version!r} was aborted") from exc
-
-
 class EngineService(Service):
     """`hotswap.control.service.Service` over an `InlinePlane`."""
 
-    def __init__(
-        self,
-        plane: InlinePlane,
-        *,
-        node: Node,
-        clock: Clock,
-        keep_warm_seconds: float,
-        **parts: Any,
-    ) -> None:
-        super().__init__(node=node, clock=clock, keep_warm_seconds=keep_warm_seconds, **parts)
+    def __init__(self, plane: InlinePlane, **parts: Any) -> None:
+        super().__init__(**parts)
         self._plane = plane
-        self._abortable = EngineSwitching(
-            node, self._catalogue, self._routes, self._operations, clock, keep_warm_seconds,
-            self._check_started,
-        )  # fmt: skip
-        self._switching = self._abortable
 
     def stats(self) -> list[ModelStats]:
         return self._plane.stats()
-
-    async def tick(self) -> None:
-        """As the server's; what was used lately counts as loaded lately, so that it is not evicted."""
-        age = self._clock.wall() - self._clock.monotonic()
-        loaded_at = self._routes.loaded_at
-        for stats in self.stats():
-            key = (stats.model, stats.version)
-            if key in loaded_at:
-                loaded_at[key] = max(loaded_at[key], stats.last_inference / 1000 - age)
-        await super().tick()
-
-    async def abort(self, operation: str) -> OperationView:
-        """Give up a switch that is still preparing. Raises `NotFound`, `Conflict`."""
-        return await self._abortable.abort(operation)
 
     async def switched(self, model: str | None, version: str, force: bool) -> OperationView:
         """`switch`, answered as the operation that it was."""
