@@ -75,10 +75,14 @@ class Warming:
         return any(key[:2] == (model, version) for key in self._tasks)
 
     async def warm(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
-        """Hosts that can answer; started if there are none. Raises what the version raised."""
+        """Hosts that can answer; started if there are none. Raises what the version raised.
+
+        Hosts that were loaded before the model had a signature, and serve another one than
+        ``public``, are replaced by such as are adapted to it, or refused. None: any will do.
+        """
         record = version.record
         ready = self._node.warm(record.model, record.version)
-        if ready:
+        if ready and (public is None or all(_serves(state, public) for state in ready)):
             return ready
         key = (record.model, record.version, public is None)
         task = self._tasks.get(key)
@@ -91,7 +95,11 @@ class Warming:
 
     async def _in_turn(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
         async with self._places:
-            return await self._start(version, public)
+            others = self._node.warm(version.record.model, version.record.version)
+            started = await self._start(version, public)
+            for state in others:
+                self._node.stop(state.spec.host)
+            return started
 
     async def _start(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
         record = version.record
@@ -179,3 +187,8 @@ class Warming:
         for resident in gone:
             log.info("a version is evicted", model=resident.model, version=resident.version)
             self._evict(resident.model, resident.version)
+
+
+def _serves(state: HostState, public: Signature) -> bool:
+    told = state.report.signature if state.report is not None else public
+    return (told.inputs, told.outputs, told.kind) == (public.inputs, public.outputs, public.kind)
