@@ -181,8 +181,15 @@ class Service:
 
     async def _activate_highest(self, name: str) -> None:
         version = list(self._catalogue.versions[name])[-1]
-        with contextlib.suppress(HotswapError):  # the reason is kept and shown
+        try:
             await self.switch(name, version)
+        except HotswapError as exc:
+            log.error(
+                "the highest version could not be activated: the model is not served",
+                model=name,
+                version=version,
+                reason=str(exc),
+            )
 
     async def run_lazy_loads(self) -> None:
         """For ever: load what clients asked for by name, one at a time."""
