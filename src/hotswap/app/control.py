@@ -269,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--listener", type=int, required=True)
     args = parser.parse_args(argv)
     platform.die_with_parent()
+    platform.yield_to_serving()
     status = asyncio.run(_run(args))
     # Everything is closed: taking the interpreter down module by module would only delay the end.
     sys.stderr.flush()

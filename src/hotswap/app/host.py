@@ -40,9 +40,9 @@ class Describe:
         self._pattern = re.compile("|".join(re.escape(root) for root in ordered) or r"(?!)")
 
     def text(self, text: str) -> str:
-        """The text with known roots rewritten and every other absolute path reduced to its name."""
+        """The text with known roots rewritten and every other absolute path (no URL) reduced to its name."""
         text = self._pattern.sub(lambda found: self._names[found.group()], text)
-        text = re.sub(r"(?<![\w<>.])/(?:[\w.+@%~-]+/)+([\w.+@%~-]+)", r"\1", text)
+        text = re.sub(r"(?<![\w<>.])(?<!:/)/(?:[\w.+@%~-]+/)+([\w.+@%~-]+)", r"\1", text)
         return text if len(text) <= _MESSAGE else text[:_MESSAGE] + "…"
 
     def __call__(self, exc: BaseException) -> str:
@@ -89,8 +89,11 @@ def run(channel_fd: int, slot: int, health: Health, runtime_dir: str) -> int:
     health.start(slot, live.incarnation)
     describe = _describe_for(spec, runtime_dir)
     address = Path(runtime_dir) / f"h{spec.host}"
+    # A restart is waited for by requests; a first start is not.
+    urgent = live.incarnation > 1
     try:
-        listener, validated, report = prepare(spec, address)
+        with contextlib.nullcontext() if urgent else platform.background():
+            listener, validated, report = prepare(spec, address)
     except BaseException as exc:
         traceback.print_exc()
         with contextlib.suppress(OSError):

@@ -13,10 +13,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_NICE: Final = 10
 _PR_SET_CHILD_SUBREAPER: Final = 36
 LINUX: bool = sys.platform == "linux"
 _PROC: Path = Path("/proc/self")
@@ -97,6 +99,49 @@ def limit_memory(extra_bytes: int) -> None:
         if most != resource.RLIM_INFINITY:
             limit = min(limit, most)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, most))  # soft: it may be set again
+
+
+def yield_to_serving() -> None:
+    """Let the processes that answer requests go first, from now on."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)
+
+
+@contextlib.contextmanager
+def background() -> Iterator[None]:
+    """Let the processes that answer requests go first meanwhile, if this one can come back from it.
+
+    Raising a priority again takes a right that most users do not have. Without it only the
+    scheduling class is changed, which anyone may change back.
+    """
+    batch = hasattr(os, "sched_setscheduler") and hasattr(os, "SCHED_BATCH")
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, before - 1)  # the right to come back, tried first
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, before + _NICE))
+        restore = True
+    except OSError:
+        restore = False
+    if batch:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        for thread in _threads():  # those that libraries have started meanwhile, too
+            with contextlib.suppress(OSError):
+                if batch:
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+                if restore:
+                    os.setpriority(os.PRIO_PROCESS, thread, before)
+
+
+def _threads() -> list[int]:
+    """This process's threads as the kernel numbers them; 0, the calling one, where it does not tell."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:
+        return [0]
 
 
 def no_core_dumps() -> None:

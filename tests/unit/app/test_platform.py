@@ -212,3 +212,22 @@ def test_only_left_runtime_folders_are_swept(tmp_path: Path) -> None:
         _sweep_runtime_folders(tmp_path)
     assert not live.exists()
     assert [each.name for each in tmp_path.iterdir()] == ["hotswap-state"]
+
+
+def test_work_in_the_background_gets_its_priority_back() -> None:
+    """What runs in the background yields meanwhile, and afterwards no thread of it still does."""
+    script = """
+import os, threading
+from hotswap.app import platform
+stop = threading.Event()
+before = os.getpriority(os.PRIO_PROCESS, 0)
+with platform.background():
+    during = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
+    threading.Thread(target=stop.wait).start()
+after = {os.getpriority(os.PRIO_PROCESS, t) for t in platform._threads()}
+classes = {os.sched_getscheduler(t) for t in platform._threads()}
+stop.set()
+assert during[0] >= before and during[1] == os.SCHED_BATCH, during
+assert after == {before} and classes == {os.SCHED_OTHER}, (after, classes)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
