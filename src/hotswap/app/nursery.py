@@ -71,7 +71,8 @@ class Nursery:
 
     def _preload(self, names: Sequence[str]) -> None:
         wanted = [name for name in names if name not in self._loaded]
-        done, problems = preload(wanted)
+        with platform.background():
+            done, problems = preload(wanted)
         self._loaded.update(wanted)
         # What lives now lives for ever: keep the collector from writing to its pages in hosts.
         gc.collect()
