@@ -122,7 +122,15 @@ def from_records(records: list[dict[str, Any]], plan: Plan) -> dict[str, Array]:
     signature = plan.signature
     if not signature.inputs:
         raise BadInput("The names of this model's inputs are not known: send a list of values.")
-    if plan.columns or (plan.single is not None and not signature.feature_names):
+    if plan.single is not None and not plan.columns and not signature.feature_names:
+        own, given = plan.single.name, list(records[0])
+        if len(given) != 1 or any(record.keys() != {given[0]} for record in records):
+            raise BadInput(
+                "The names of this model's features are not known: send each row as a list of "
+                f"its values, or the whole row by one name, such as {own!r}."
+            )
+        return {own: _stack(plan.single, [record[given[0]] for record in records])}
+    if plan.columns:
         names = [spec.name for spec in signature.inputs]
     elif plan.single is not None:
         names = list(signature.feature_names)

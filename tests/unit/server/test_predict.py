@@ -108,6 +108,18 @@ async def test_feature_names() -> None:
     assert "'depth'" in reply.error
 
 
+async def test_a_lone_input_goes_by_any_name() -> None:
+    """One name holds the whole row; several, of a model whose features have no names, are a 400."""
+    client, plane = client_of()
+    for features in ({"x": ROW}, [{"x": ROW}], {"input": ROW}):
+        assert (await client.post("/predict", {"features": features})).status == 200
+        assert plane.calls[-1].inputs["input"].tolist() == [ROW]
+    for wrong in ({"age": 1, "city": 2}, {}, [{"x": ROW}, {"y": ROW}]):
+        reply = await client.post("/predict", {"features": wrong})
+        assert reply.status == 400
+    assert "names of this model's features are not known" in reply.error
+
+
 async def test_images_and_multi_input_models() -> None:
     """The rank tells one row from several; several tensors come by name."""
     client, plane = client_of(Signature((TensorSpec("x", "FP32", (-1, 2, 2)),), ()))
