@@ -115,8 +115,9 @@ def tuned(
     if not seen:
         options.say(f"tuning {name}: {len(settings)} settings")
         seen = [try_setting(served) for served in settings]
-        kept.put(key, seen)
     working = [each for each in seen if "problem" not in each]
+    if len(working) == len(seen):  # what failed is tried again the next time
+        kept.put(key, seen)
     if not working:
         raise ServerFailed(seen[0]["problem"])
     by_name = {served.setting: served for served in settings}
