@@ -117,7 +117,7 @@ async def test_a_lone_input_goes_by_any_name() -> None:
     for wrong in ({"age": 1, "city": 2}, {}, [{"x": ROW}, {"y": ROW}]):
         reply = await client.post("/predict", {"features": wrong})
         assert reply.status == 400
-    assert "names of this model's features are not known" in reply.error
+        assert "send each row as a list" in reply.error
 
 
 async def test_images_and_multi_input_models() -> None:
