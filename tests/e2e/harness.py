@@ -115,7 +115,7 @@ class Server:
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=environment(**self.env), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log,
+                stdout=log, stderr=log, process_group=0,
             )  # fmt: skip
         if ready:
             try:

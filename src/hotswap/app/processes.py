@@ -34,6 +34,7 @@ def start(
         pass_fds=tuple(descriptors),
         stdin=subprocess.DEVNULL,
         env=child_environment() | dict(extra_environment or {}),
+        process_group=0,  # a terminal's Ctrl-C is the supervisor's business alone
     )
     process.returncode = 0  # or it would be collected when the object goes
     return process

@@ -364,6 +364,8 @@ class Supervisor:
         self._workers.unready()
         self._control.send(Unready())
         await asyncio.sleep(min(drain, grace))
+        for sock in self._workers.sockets:
+            sock.close()  # else who connects from here on would wait for an answer in vain
         self._workers.stop(max(0.1, deadline - loop.time() - 0.5))
         await self._until(lambda: not self._workers.live, deadline)
         if self._workers.live:

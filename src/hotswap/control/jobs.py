@@ -156,6 +156,7 @@ class JobRunner:
                     stdout=asyncio.subprocess.PIPE,
                     env=child_environment(),
                     limit=_LONGEST_ANSWER,
+                    process_group=0,  # a terminal's Ctrl-C is not for it
                 )
             except OSError as error:
                 raise LoadError(
