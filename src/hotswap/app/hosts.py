@@ -275,6 +275,9 @@ class Hosts:
         return {h.watch.pid for h in self.hosts.values() if h.watch is not None and h.watch.alive}
 
     def stop_all(self) -> None:
+        """At the end of the node. What the nursery has not forked yet is not waited for."""
         for host in list(self.hosts.values()):
             if host.state != "stopping":
                 host.stop()
+            if host.watch is None and host.spec.host in self.hosts:
+                self.gone(host)
