@@ -456,6 +456,38 @@ def test_what_a_killed_process_left_is_cleared_away(
     assert left_in(state) == [digest.removeprefix("sha256:")]
 
 
+def test_versions_are_taken_in_without_what_only_posix_has(models: Path, state: Path) -> None:
+    """The embedded engine runs on Windows too: no such flags, folders that cannot be opened."""
+    (state / "artifacts" / ".staging-1-left").mkdir(parents=True)
+    (models / "v1" / "version.yaml").write_text("changelog: new")
+    script = (
+        "import os, stat\n"
+        "from pathlib import Path\n"
+        "import tests.integration.test_ingest as fakes\n"
+        "import importlib\n"
+        "for name in ('O_NONBLOCK', 'O_NOFOLLOW', 'O_CLOEXEC', 'fchmod', 'kill'):\n"
+        "    delattr(os, name)\n"
+        "opened = os.open\n"
+        "def opens_files(path, flags, mode=0o777, **more):\n"
+        "    assert not os.path.isdir(path), 'a folder was opened'\n"
+        "    return opened(path, flags, mode, **more)\n"
+        "os.open = opens_files\n"
+        "from hotswap.sources import copying, ingest, manifest, settings\n"
+        "for module in (manifest, settings, copying, ingest):\n"
+        "    importlib.reload(module)\n"
+        "manifest.WINDOWS = copying.WINDOWS = ingest._WINDOWS = True\n"
+        f"taken = ingest.ingest(Path({str(models / 'v1')!r}), Path({str(state)!r}),\n"
+        f"                      [Path({str(models)!r})], fakes.find)\n"
+        "manifest.verify(taken.artifact)\n"
+        "print(taken.settings.changelog)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=False, timeout=60, capture_output=True, text=True
+    )
+    assert ran.stdout == "new\n", ran.stderr
+    assert ".staging-1-left" in left_in(state), "whose process may live is not known there"
+
+
 def test_the_state_directory_inside_of_the_artifact_is_refused(models: Path) -> None:
     """It would be copied into itself; hidden (``.hotswap``) it is no part of the artifact."""
     with pytest.raises(BadInput, match="state directory lies within"):

@@ -11,15 +11,14 @@ from typing import Final
 
 from hotswap.core.spec import ManifestEntry
 from hotswap.errors import LoadError
-from hotswap.sources.manifest import FileSeen, hash_file
+from hotswap.sources.manifest import READ, WINDOWS, FileSeen, hash_file
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 _CHUNK: Final = 1024 * 1024
 _FICLONE: Final = 0x40049409
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+_CREATE: Final = READ | os.O_RDWR | os.O_CREAT | os.O_EXCL  # O_RDONLY is 0
 
 
 def copy_files(
@@ -49,7 +48,7 @@ def copy_files(
 
 def _copy_one(source: Path, seen: FileSeen, into: Path) -> ManifestEntry:
     try:
-        reader = os.open(os.path.join(source, seen.path), _READ)
+        reader = os.open(os.path.join(source, seen.path), READ)
     except OSError as error:
         raise LoadError(f"{seen.path} cannot be read: {error.strerror or error}") from error
     try:
@@ -58,7 +57,7 @@ def _copy_one(source: Path, seen: FileSeen, into: Path) -> ManifestEntry:
         try:
             digest = _clone(reader, writer, seen) or _stream(reader, writer, seen)
             _check_unchanged(os.fstat(reader), seen)
-            os.fchmod(writer, 0o444)
+            _protect(writer)
             os.fsync(writer)
         finally:
             os.close(writer)
@@ -135,19 +134,29 @@ def hash_files(
 
 def settle(folder: Path) -> None:
     """Make everything below ``folder`` read-only files, and bring it all to the disk."""
+    if WINDOWS:  # nothing can be synced there that is not open for writing
+        return
     for above, _, names in os.walk(folder, topdown=False):
         for name in names:
-            descriptor = os.open(os.path.join(above, name), _READ)
+            descriptor = os.open(os.path.join(above, name), READ)
             try:
-                os.fchmod(descriptor, 0o444)
+                _protect(descriptor)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         sync_folder(Path(above))
 
 
+def _protect(descriptor: int) -> None:
+    """Make an open file read-only. On Windows such a file could not be removed either."""
+    if not WINDOWS:
+        os.fchmod(descriptor, 0o444)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's own entries to the disk."""
+    if WINDOWS:  # it opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,9 @@ from hotswap.errors import BadInput
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _LONGEST: Final = 4096
+#: Where paths have drives, and may have backslashes: the embedded engine runs there too.
+_WINDOWS: bool = os.name == "nt"
+_DRIVE: Final = re.compile(r"/[A-Za-z]:(?:/|$)")
 
 
 def locate(source: str | Path, allowed_roots: Sequence[Path]) -> Path:
@@ -22,7 +25,9 @@ def locate(source: str | Path, allowed_roots: Sequence[Path]) -> Path:
     It must lie within one of ``allowed_roots``, links resolved on both sides. What is outside
     is refused alike whether it exists or not. Raises `BadInput`.
     """
-    text = os.fspath(source)
+    text = source if isinstance(source, str) else source.as_posix()
+    if _WINDOWS:
+        text = text.replace("\\", "/")
     shown = ascii(text if len(text) <= 120 else text[:117] + "...")
     if not text.strip():
         raise BadInput("the uri is empty: give a path or a file: URI")
@@ -45,7 +50,7 @@ def locate(source: str | Path, allowed_roots: Sequence[Path]) -> Path:
 
 def _path_of(text: str, shown: str) -> str:
     scheme = _SCHEME.match(text)
-    if scheme is None:
+    if scheme is None or (_WINDOWS and len(scheme[1]) == 1):
         return text
     if scheme[1].lower() != "file":
         raise BadInput(
@@ -62,9 +67,10 @@ def _path_of(text: str, shown: str) -> str:
     if not parts.path.startswith("/"):
         raise BadInput(f"the uri {shown} is relative: write file:///path, or a plain path")
     try:
-        return unquote(parts.path, errors="strict")
+        path = unquote(parts.path, errors="strict")
     except UnicodeDecodeError:
         raise BadInput(f"the uri {shown} does not decode to UTF-8") from None
+    return path[1:] if _WINDOWS and _DRIVE.match(path) else path
 
 
 def _check_plain(path: str, shown: str) -> None:

@@ -22,6 +22,15 @@ from hotswap.errors import DigestMismatch, LoadError
 MOST_FILES: Final = 200_000
 _DEEPEST: Final = 64
 _SMALL: Final = 256 * 1024
+#: How an artifact's file is opened to be read, with what this system has of it.
+READ: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+#: Where listing a folder tells no file's identity, and a folder cannot be opened.
+WINDOWS: bool = os.name == "nt"
 
 
 class FileSeen(msgspec.Struct, frozen=True, array_like=True):
@@ -77,7 +86,11 @@ def _walk(root: str, below: str, depth: int) -> Iterator[FileSeen]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(root, path, depth + 1)
                 continue
-            info = entry.stat(follow_symlinks=False)
+            info = (
+                os.stat(entry.path, follow_symlinks=False)
+                if WINDOWS
+                else entry.stat(follow_symlinks=False)
+            )
             if not stat.S_ISREG(info.st_mode):
                 raise LoadError(f"{path} is neither a file nor a folder: remove it")
             yield FileSeen(
@@ -140,9 +153,7 @@ def build_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
 def hash_file(folder: Path, path: str) -> tuple[int, str]:
     """The size in bytes and the sha256 (hex) of one file of an artifact; links are not followed."""
     try:
-        descriptor = os.open(
-            os.path.join(folder, path), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
-        )
+        descriptor = os.open(os.path.join(folder, path), READ)
         try:
             size = os.fstat(descriptor).st_size
             if size <= _SMALL:  # one read call is several times faster than file_digest here

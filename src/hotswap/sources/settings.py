@@ -19,6 +19,8 @@ from hotswap.errors import ConfigError
 
 FILE: Final = "version.yaml"
 LARGEST: Final = 1024 * 1024
+# Not every system has them: a link is then followed, and a pipe waited for.
+_READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _MISNAMED: Final = ("version.yml", "version.json")
 _SIGNATURE_KEYS: Final = ("inputs", "outputs", "kind", "feature_names")
 _TENSOR_KEYS: Final = ("name", "datatype", "shape")
@@ -68,7 +70,7 @@ def settings_of(raw: object) -> VersionSettings:
 
 def _content(file: Path) -> bytes | None:
     try:
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
+        descriptor = os.open(file, _READ)
     except FileNotFoundError:
         return None
     except OSError as error:

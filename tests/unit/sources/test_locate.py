@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import cast
 from urllib.parse import quote
 
 import pytest
 
 from hotswap.errors import BadInput
+from hotswap.sources import locate as locating
 from hotswap.sources.locate import locate
 
 
@@ -155,3 +157,38 @@ def test_special_files_are_no_source(root: Path) -> None:
     os.mkfifo(root / "pipe")
     with pytest.raises(BadInput, match="names no file or folder"):
         locate(str(root / "pipe"), [root])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PureWindowsPath("C:\\models\\v1"),
+        "C:\\models\\v1",
+        "C:/models/v1",
+        "file:///C:/models/v1",
+        "file:///C:/models%2Fv1",
+    ],
+)
+def test_paths_of_windows_are_found(
+    source: str | PureWindowsPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drives and backslashes are part of paths there; here the drive is a folder of that name."""
+    monkeypatch.setattr(locating, "_WINDOWS", True)
+    monkeypatch.chdir(tmp_path)
+    version = tmp_path / "C:" / "models" / "v1"
+    version.mkdir(parents=True)
+    assert locate(cast("str | Path", source), [tmp_path]) == version.resolve()
+    with pytest.raises(BadInput, match="scheme"):
+        locate("https:/models/v1", [tmp_path])
+    with pytest.raises(BadInput, match=r"'\.\.'"):
+        locate("C:\\models\\..\\v1", [tmp_path])
+
+
+def test_a_native_path_is_judged_by_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path object's separators are its platform's, wherever this runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "v1").mkdir(parents=True)
+    source = cast(Path, PureWindowsPath("models\\v1"))
+    assert locate(source, [tmp_path]) == (tmp_path / "models" / "v1").resolve()
