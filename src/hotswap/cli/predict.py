@@ -17,9 +17,11 @@ from hotswap.cli.client import (
     Token,
     Url,
     data_url,
+    segment,
 )
-from hotswap.cli.rows import read_body
+from hotswap.cli.rows import is_csv, read_body, without_names
 from hotswap.cli.traffic import Model
+from hotswap.errors import HotswapError
 
 SHOWN = 50
 
@@ -57,18 +59,38 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Ask a model for predictions."""
-    body = read_body(*_read(data)) | {"model": model}
+    content, name = _read(data)
+    body = read_body(content, name) | {"model": model}
     if version is not None:
         body["version"] = version
     if data_address is None:
         with Client(url, token) as control:
             data_address = data_url(control.get("/api/v1/info"), control.url)
     with Client(data_address, token, timeout=300.0) as client:
-        answer = client.call("POST", "/predict", body)
+        try:
+            answer = client.call("POST", "/predict", body)
+        except CommandFailed:
+            plain = _without_names(body, url, token) if is_csv(content, name) else None
+            if plain is None:
+                raise
+            answer = client.call("POST", "/predict", plain)
     if as_json:
         output.emit(answer)
     else:
         _show(answer)
+
+
+def _without_names(body: dict[str, Any], url: str, token: str | None) -> dict[str, Any] | None:
+    """The rows of a CSV whose line of names the model does not know because its columns have none.
+
+    Only then: where columns have names, others are a mistake. None too if control does not say.
+    """
+    try:
+        with Client(url, token) as control:
+            view = control.get(f"/api/v1/models/{segment(body['model'])}")
+    except HotswapError:
+        return None
+    return without_names(body, view.get("signature"))
 
 
 def _read(data: str) -> tuple[bytes, str]:

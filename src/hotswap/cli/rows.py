@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hotswap.cli.client import CommandFailed
@@ -26,10 +28,43 @@ def read_body(content: bytes, name: str) -> dict[str, Any]:
         raise CommandFailed(f"{name} is not UTF-8 text: give JSON or CSV") from None
     if not text.strip():
         raise CommandFailed(f"{name} is empty: give rows as JSON or CSV")
+    if is_csv(content, name):
+        return {"features": _csv(text, name)}
+    return _json(text, name)
+
+
+def is_csv(content: bytes, name: str) -> bool:
+    """Whether `read_body` takes it for CSV.
+
+    >>> is_csv(b"a,b", "stdin"), is_csv(b"[1]", "stdin"), is_csv(b"[1]", "rows.csv")
+    (True, False, True)
+    """
     suffix = name.lower().rpartition(".")[2]
-    if suffix != "csv" and (suffix == "json" or text.lstrip()[0] in "[{"):
-        return _json(text, name)
-    return {"features": _csv(text, name)}
+    text = content.removeprefix(codecs.BOM_UTF8).lstrip()
+    return suffix == "csv" or not (suffix == "json" or text.startswith((b"[", b"{")))
+
+
+def without_names(
+    body: Mapping[str, Any], signature: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The body with named rows as plain ones, where a CSV's line of names can mean nothing else.
+
+    That is for a model with one tensor whose columns have no names (``signature`` as the control
+    API shows it); None if the names are to be kept, or there are none.
+
+    >>> signature = {"kind": "tensor", "inputs": [{"name": "x"}], "feature_names": []}
+    >>> without_names({"features": [{"a": 1, "b": 2}]}, signature)
+    {'features': [[1, 2]]}
+    """
+    rows = body["features"]
+    if not isinstance(rows[0], dict) or signature is None:
+        return None
+    if signature.get("kind") != "tensor" or signature.get("feature_names"):
+        return None
+    inputs = signature.get("inputs", ())
+    if len(inputs) != 1 or inputs[0].get("name") in rows[0]:
+        return None
+    return {**body, "features": [list(row.values()) for row in rows]}
 
 
 def _json(text: str, name: str) -> dict[str, Any]:

@@ -48,10 +48,13 @@ class DataPlane:
     status: int = 200
     bodies: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    refuse_names: bool = False
 
     async def predict(self, request: Request) -> JSONResponse:
         self.bodies.append(await request.json())
         self.tokens.append(request.headers.get("authorization"))
+        if self.refuse_names and isinstance(self.bodies[-1]["features"][0], dict):
+            return JSONResponse({"error": "Missing: 'x'."}, 400)
         return JSONResponse(self.answer, self.status)
 
 

@@ -10,6 +10,9 @@ import pytest
 
 from hotswap.cli.client import CommandFailed, data_url
 from hotswap.cli.rows import read_body
+from hotswap.core.signature import Signature, TensorSpec
+from hotswap.core.views import ModelView
+from hotswap.testing.fake_control import FakeControl
 from tests.unit.cli.conftest import DataPlane, Run
 
 SINGLE = {
@@ -112,6 +115,60 @@ def test_the_data_planes_error_is_the_error(run: Run, data: DataPlane) -> None:
     result = run("predict", "fraud", "--data", "-", input="[1]")
     assert result.exit_code == 1
     assert result.stderr == "error: the model takes 30 features not 1\n"
+
+
+X = TensorSpec("x", "FP64", (-1, 2))
+NAMELESS = Signature((X,), ())
+
+
+def _know(control: FakeControl, signature: Signature | None) -> None:
+    control.table["fraud"] = ModelView("fraud", "v1", None, 1, signature, ())
+
+
+def test_a_line_of_names_is_left_out_where_columns_have_none(
+    run: Run, data: DataPlane, control: FakeControl
+) -> None:
+    """A model with one tensor and no feature names takes the CSV's columns in their order."""
+    data.answer, data.refuse_names = SINGLE, True
+    _know(control, NAMELESS)
+    result = run("predict", "fraud", "--data", "-", "--version", "v1", input="a,b\n1,2\n3,4\n")
+    assert result.exit_code == 0, result.stderr
+    assert data.bodies == [
+        {"features": [{"a": 1, "b": 2}, {"a": 3, "b": 4}], "model": "fraud", "version": "v1"},
+        {"features": [[1, 2], [3, 4]], "model": "fraud", "version": "v1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signature", "rows"),
+    [
+        (Signature((X,), (), feature_names=("c", "d")), "a,b\n1,2\n"),
+        (Signature((X, TensorSpec("y", "FP64", (-1,))), ()), "a,b\n1,2\n"),
+        (Signature((TensorSpec("c", "FP64", (-1,)),), (), kind="table"), "a\n1\n"),
+        (NAMELESS, "x\n1\n"),
+        (NAMELESS, '[{"a": 1, "b": 2}]'),
+        (None, "a,b\n1,2\n"),
+    ],
+)
+def test_names_that_are_wrong_are_refused(
+    run: Run, data: DataPlane, control: FakeControl, signature: Signature | None, rows: str
+) -> None:
+    """Where columns have names, or the rows are JSON, the server's sentence is the error."""
+    data.refuse_names = True
+    _know(control, signature)
+    result = run("predict", "fraud", "--data", "-", input=rows)
+    assert result.stderr == "error: Missing: 'x'.\n"
+    assert len(data.bodies) == 1
+
+
+def test_names_are_kept_where_control_does_not_answer(
+    bare: Run, data: DataPlane, control: FakeControl
+) -> None:
+    """Nobody says what the model takes: the first answer stands."""
+    data.refuse_names = True
+    more = ("--data-url", control.details["data"], "--url", "http://127.0.0.1:9")
+    result = bare("predict", "fraud", "--data", "-", *more, input="a,b\n1,2\n")
+    assert result.stderr == "error: Missing: 'x'.\n"
 
 
 def test_an_absent_file_is_named(run: Run) -> None:
