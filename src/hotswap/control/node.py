@@ -152,6 +152,14 @@ class Node:
         if host in self.hosts:
             self._sender.send(StopHost(host))
 
+    def leave(self, spec: HostSpec) -> None:
+        """It has been replaced: no later table names it, and it goes once no request holds it."""
+        table = self.tables.get(spec.model)
+        if table is None:
+            self.stop(spec.host)
+        else:
+            self._leaving[spec.host] = (table.index, table.revision + 1)
+
     def warm(self, model: str, version: str) -> list[HostState]:
         """Hosts of a version that can answer (one that is being restarted will)."""
         return sorted(

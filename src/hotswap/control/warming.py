@@ -98,7 +98,7 @@ class Warming:
             others = self._node.warm(version.record.model, version.record.version)
             started = await self._start(version, public)
             for state in others:
-                self._node.stop(state.spec.host)
+                self._node.leave(state.spec)
             return started
 
     async def _start(self, version: VersionDocument, public: Signature | None) -> list[HostState]:

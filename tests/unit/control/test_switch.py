@@ -296,3 +296,21 @@ async def test_what_failed_may_be_tried_again_with_its_key(served: World) -> Non
     answer = await served.service.switch("m", "v2", idempotency_key="k")
     assert answer.to == "v2"
     assert await served.service.switch("m", "v2", idempotency_key="k") == answer
+
+
+async def test_hosts_that_are_replaced_finish_what_they_hold(served: World) -> None:
+    """A version that must be loaded anew for another signature drops no request meanwhile."""
+    served.supervisor.signatures["m", "v2"] = OTHER
+    await served.service.switch("m", "v2", force=True)
+    (old,) = [name for name, s in served.supervisor.hosts.items() if s.spec.version == "v1"]
+    served.supervisor.draining = True
+    await served.service.switch("m", "v1")
+    await settle()
+    assert old in served.supervisor.hosts
+    entry = served.supervisor.table().version("v1")
+    assert entry is not None
+    assert [ref.host for ref in entry.hosts] != [old]
+    assert served.supervisor.table().signature == OTHER
+    served.supervisor.drain()
+    await settle()
+    assert old not in served.supervisor.hosts
