@@ -6,7 +6,8 @@ exposure does not wait: it may be kept `dirty` and written when the store is bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -33,6 +34,7 @@ class Catalogue:
         self._store = store
         self._generations: dict[tuple[str, str], int] = {}
         self._dirty: dict[str, ModelDocument] = {}
+        self._writing: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> None:
         """Read everything. Raises `StoreError`."""
@@ -101,10 +103,26 @@ class Catalogue:
         self.models[document.name] = document
         self.versions.setdefault(document.name, {})
 
+    async def amend(
+        self,
+        name: str,
+        change: Callable[[ModelDocument], ModelDocument],
+        *,
+        lowering: bool = False,
+    ) -> ModelDocument:
+        """Save what ``change`` makes of the model as it is when its turn comes (see `save`).
+
+        A flip, a registration and a late write can meet: none of them may undo another.
+        """
+        async with self._writing.setdefault(name, asyncio.Lock()):
+            document = change(self.model(name))
+            await self.save(document, lowering=lowering)
+        return document
+
     async def flush(self) -> None:
         """Write what could not be written. Raises `StoreError` while it still cannot."""
-        for document in list(self._dirty.values()):
-            await self.save(document)
+        for name in list(self._dirty):
+            await self.amend(name, lambda model: model)
 
     @property
     def dirty(self) -> bool:
@@ -124,7 +142,10 @@ class Catalogue:
         self.versions[record.model] = dict(
             sorted(versions.items(), key=lambda v: natural_key(v[0]))
         )
-        await self.save(msgspec.structs.replace(document, used=(*document.used, record.version)))
+        await self.amend(
+            record.model,
+            lambda model: msgspec.structs.replace(model, used=(*model.used, record.version)),
+        )
 
     async def remove_version(self, model: str, version: str) -> None:
         key = f"{model}/{version}"
@@ -137,6 +158,7 @@ class Catalogue:
             await self.remove_version(model, version)
         await self._store.delete(_MODEL, model)
         self._generations.pop((_MODEL, model), None)
+        self._dirty.pop(model, None)
         self.models.pop(model, None)
         self.versions.pop(model, None)
 

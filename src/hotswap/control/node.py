@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import structlog
@@ -92,6 +92,7 @@ class Node:
         waiting = self._loading.get(name)
         if state.state == "failed":
             self.hosts.pop(name, None)
+            self._leaving.pop(name, None)
             if waiting is not None and not waiting.done():
                 waiting.set_exception(load_error(state))
             return
@@ -150,6 +151,7 @@ class Node:
         """At once: no table may name it."""
         self._claimed.pop(host, None)
         if host in self.hosts:
+            self._leaving.setdefault(host, (0, 1 << 62))  # no table names it any more
             self._sender.send(StopHost(host))
 
     def leave(self, spec: HostSpec) -> None:
@@ -159,6 +161,15 @@ class Node:
             self.stop(spec.host)
         else:
             self._leaving[spec.host] = (table.index, table.revision + 1)
+
+    def stop_removed(self, registered: Callable[[str], Collection[str]]) -> None:
+        """Stop hosts of versions that are not registered any more, unless a table names them."""
+        named = {r.host for t in self.tables.values() for e in t.versions for r in e.hosts}
+        for name, state in list(self.hosts.items()):
+            if name in named or name in self._leaving:
+                continue
+            if state.spec.version not in registered(state.spec.model):
+                self.stop(name)
 
     def warm(self, model: str, version: str) -> list[HostState]:
         """Hosts of a version that can answer (one that is being restarted will)."""

@@ -298,6 +298,7 @@ class Service:
                 )
             await self._routes.withdraw(document, version)
             await self._catalogue.remove_version(model, version)
+            self._node.stop_removed(self._catalogue.registered)
             self._warming.failures.pop((model, version), None)
             await self._routes.republish(model)
         await self._registry.sweep()
@@ -314,6 +315,7 @@ class Service:
             table = self._routes.table(document, None, None, withdrawn=None)
             await self._node.publish(msgspec.structs.replace(table, versions=()))
             await self._catalogue.remove_model(model)
+            self._node.stop_removed(self._catalogue.registered)
             self._required.discard(model)
         await self._registry.sweep()
 

@@ -123,21 +123,25 @@ class Switching:
         public = None if force else model.signature
         if operation.kind == "rollback" and self._node.warm(name, version):
             public = None  # what it serves is what it served: a forced switch must not bar the way
-        await self._routes.warm(name, version, public)
-        prepare_ms = (self._clock.monotonic() - began) * 1000
-        if self._preparing.get(name, ("", None))[0] == operation.id:
-            del self._preparing[name]  # from here on nothing supersedes it
-        async with self._routes.lock(name):
-            model = self._catalogue.model(name)
-            await self._operations.update(
-                operation.id,
-                save=operation.kind != "rollback",  # which waits for nothing
-                state="flipping",
-                prepare_ms=prepare_ms,
-            )
-            published = await self._flip(
-                model, Intent(version, operation.id, operation.kind, 0, force)
-            )
+        while True:
+            await self._routes.warm(name, version, public)
+            async with self._routes.lock(name):
+                if not self._node.warm(name, version):
+                    continue  # its time was over, or its memory was needed: it is warmed again
+                if self._preparing.get(name, ("", None))[0] == operation.id:
+                    del self._preparing[name]  # from here on nothing supersedes it
+                prepare_ms = (self._clock.monotonic() - began) * 1000
+                model = self._catalogue.model(name)
+                await self._operations.update(
+                    operation.id,
+                    save=operation.kind != "rollback",  # which waits for nothing
+                    state="flipping",
+                    prepare_ms=prepare_ms,
+                )
+                published = await self._flip(
+                    model, Intent(version, operation.id, operation.kind, 0, force)
+                )
+                break
         seconds = self._clock.monotonic() - began
         count, total = self.seconds.get(name, (0, 0.0))
         self.seconds[name] = (count + 1, total + seconds)
@@ -189,15 +193,20 @@ class Switching:
         table = self._routes.table(model, intent.version, signature, withdrawn=None)
         intent = msgspec.structs.replace(intent, revision=table.revision)
         if not lowering:
-            await self._catalogue.save(decided(model, intent))
+            await self._catalogue.amend(name, lambda now: decided(now, intent))
         try:
             published = await self._node.publish(table)
         except HotswapError:
             if not lowering:
-                await self._catalogue.save(model, lowering=True)
+                await self._catalogue.amend(
+                    name,
+                    lambda now: msgspec.structs.replace(now, intent=model.intent),
+                    lowering=True,
+                )
             raise
-        done = flipped(model, intent, signature)
-        await self._catalogue.save(done, lowering=True)
+        await self._catalogue.amend(
+            name, lambda now: flipped(now, intent, signature), lowering=True
+        )
         if model.active is not None and model.active != intent.version:
             until = self._clock.monotonic() + self._keep_warm
             self._routes.warm_until[(name, model.active)] = until
@@ -217,7 +226,9 @@ class Switching:
             await self._routes.warm(model.name, intent.version, public)
         except HotswapError:
             # It cannot be finished: what was active stays so.
-            await self._catalogue.save(msgspec.structs.replace(model, intent=None))
+            await self._catalogue.amend(
+                model.name, lambda now: msgspec.structs.replace(now, intent=None)
+            )
             if model.active is not None:
                 await self._routes.warm(model.name, model.active, model.signature)
             raise
@@ -242,10 +253,15 @@ class Switching:
         if table is None or table.stable not in self._catalogue.registered(model.name):
             await self._finished(model)
             return model
-        now = caught_up(model, table.stable, table.revision, table.signature)
+        stable, revision, signature = table.stable, table.revision, table.signature
+        now = caught_up(model, stable, revision, signature)
         if now != model:
             log.warning("the store was behind the data plane", model=model.name, active=now.active)
-            await self._catalogue.save(now, lowering=True)
+            now = await self._catalogue.amend(
+                model.name,
+                lambda latest: caught_up(latest, stable, revision, signature),
+                lowering=True,
+            )
         await self._finished(now)
         return now
 

@@ -93,6 +93,7 @@ class Upkeep:
             await self._measure()
             # Reading a process's memory takes the kernel a while: less often the more there are.
             self._measure_at = now + max(2.0, 0.02 * len(self.memory))
+        self._node.stop_removed(self._catalogue.registered)
         if self._catalogue.dirty:
             with contextlib.suppress(StoreError):
                 await self._catalogue.flush()

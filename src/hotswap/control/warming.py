@@ -82,7 +82,8 @@ class Warming:
         """
         record = version.record
         ready = self._node.warm(record.model, record.version)
-        if ready and (public is None or all(_serves(state, public) for state in ready)):
+        coming = self._node.starting(record.model, record.version)
+        if not coming and not _missing(version, ready) and _serve(ready, public):
             return ready
         key = (record.model, record.version, public is None)
         task = self._tasks.get(key)
@@ -94,25 +95,38 @@ class Warming:
         return await asyncio.shield(task)
 
     async def _in_turn(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
+        record = version.record
         async with self._places:
-            others = self._node.warm(version.record.model, version.record.version)
-            started = await self._start(version, public)
-            for state in others:
-                self._node.leave(state.spec)
-            return started
+            await self._join(version)
+            ready = self._node.warm(record.model, record.version)
+            if not ready or not _serve(ready, public):
+                started = await self._start(version, public, range(record.settings.instances))
+                for state in ready:
+                    self._node.leave(state.spec)
+                return started
+            missing = _missing(version, ready)
+            if missing:
+                try:
+                    ready = [*ready, *await self._start(version, public, missing)]
+                except HotswapError as exc:  # those that are there can answer
+                    log.warning(
+                        "a version has fewer instances than it should", model=record.model,
+                        version=record.version, reason=str(exc),
+                    )  # fmt: skip
+            self.failures.pop((record.model, record.version), None)
+            return ready
 
-    async def _start(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
+    async def _start(
+        self, version: VersionDocument, public: Signature | None, instances: Sequence[int]
+    ) -> list[HostState]:
         record = version.record
         key = (record.model, record.version)
         specs: list[HostSpec] = []
         try:
             self.policy.check_trust(version.runs_code, record.artifact.digest)
-            restored = await self._join(version)
-            if restored:
-                return restored
-            self._make_room(version)
+            self._make_room(version, len(instances))
             starts = []
-            for instance in range(record.settings.instances):
+            for instance in instances:
                 spec = self._spec(version, instance, public)
                 specs.append(spec)
                 starts.append(asyncio.ensure_future(self._node.start(spec)))
@@ -139,16 +153,16 @@ class Warming:
         )  # fmt: skip
         return list(states)
 
-    async def _join(self, version: VersionDocument) -> list[HostState]:
-        """Hosts that are coming up already since a restart; none if they fail."""
+    async def _join(self, version: VersionDocument) -> None:
+        """Wait for hosts that are coming up already since a restart."""
         specs = self._node.starting(version.record.model, version.record.version)
-        try:
-            return list(await asyncio.gather(*(self._node.start(spec) for spec in specs)))
-        except HotswapError as exc:
-            log.warning(
-                "a host of the last run did not come up; a new one is started", reason=str(exc)
-            )
-            return []
+        starts = (self._node.start(spec) for spec in specs)
+        for failure in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                log.warning(
+                    "a host of the last run did not come up; a new one is started",
+                    reason=str(failure),
+                )
 
     def _spec(self, version: VersionDocument, instance: int, public: Signature | None) -> HostSpec:
         record = version.record
@@ -170,11 +184,11 @@ class Warming:
             roots=self.policy.roots,
         )
 
-    def _make_room(self, version: VersionDocument) -> None:
+    def _make_room(self, version: VersionDocument, instances: int) -> None:
         """Evict what has to go. Raises `OutOfMemory` naming the bytes."""
         record = version.record
         size = sum(entry.size for entry in record.artifact.manifest)
-        needed = size * _GROWTH * record.settings.instances
+        needed = size * _GROWTH * instances
         residents = self._residents()
         gone = victims(residents, self.policy.memory_budget, needed, self._now())
         if gone is None:
@@ -187,6 +201,16 @@ class Warming:
         for resident in gone:
             log.info("a version is evicted", model=resident.model, version=resident.version)
             self._evict(resident.model, resident.version)
+
+
+def _missing(version: VersionDocument, ready: Sequence[HostState]) -> list[int]:
+    """Which instances of a version are not there."""
+    there = {state.spec.instance for state in ready}
+    return [each for each in range(version.record.settings.instances) if each not in there]
+
+
+def _serve(ready: Sequence[HostState], public: Signature | None) -> bool:
+    return public is None or all(_serves(state, public) for state in ready)
 
 
 def _serves(state: HostState, public: Signature) -> bool:
