@@ -24,6 +24,9 @@ from benchmarks.paths import HERE, RESULTS, make_folders
 from benchmarks.processes import ServerFailed
 from benchmarks.wrk import WrkMissing
 
+#: Cores that other processes may use before a group is called disturbed.
+NOISE = 0.1
+
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
@@ -69,24 +72,34 @@ def main() -> int:
         "machine": machine.facts(),
         "groups": {},
     }
+    path = RESULTS / f"{now:%Y-%m-%d-%H%M%S}.json"
     for name in chosen:
         console.rule(f"{name}: {GROUPS[name].__doc__}")
-        begin = time.monotonic()
-        try:
-            seen = GROUPS[name](options)
-        except (ServerFailed, Refused, WrkMissing, ProtocolError, OSError) as problem:
-            console.print(f"[red]{name} could not be measured:[/] {escape(str(problem))}")
-            seen = {"problem": str(problem)}
-        result["groups"][name] = seen | {"took_seconds": round(time.monotonic() - begin, 1)}
-    result["versions"] = machine.versions()
+        result["groups"][name] = run_group(name, options, console)
+        result["versions"] = machine.versions()
+        path.write_text(json.dumps(result, indent=1))  # what is measured survives an interruption
     terminal.show(console, result)
     for name, version in result["versions"].items():
         console.print(f"{name}: {version}", markup=False, highlight=False)
-    path = RESULTS / f"{now:%Y-%m-%d-%H%M%S}.json"
-    path.write_text(json.dumps(result, indent=1))
     console.print(f"Raw numbers: {path}")
     draw(console, path)
     return int(any("problem" in seen for seen in result["groups"].values()))
+
+
+def run_group(name: str, options: Options, console: Console) -> dict[str, Any]:
+    """What one group saw, or the problem it had; how long it took, and who else was computing."""
+    begin, (busy, ours) = time.monotonic(), machine.processor_seconds()
+    try:
+        seen = GROUPS[name](options)
+    except (ServerFailed, Refused, WrkMissing, ProtocolError, OSError) as problem:
+        console.print(f"[red]{name} could not be measured:[/] {escape(str(problem))}")
+        seen = {"problem": str(problem)}
+    took = time.monotonic() - begin
+    busy_after, ours_after = machine.processor_seconds()
+    others = max(0.0, (busy_after - busy) - (ours_after - ours)) / took
+    if others > NOISE:
+        console.print(f"[yellow]Other processes used {others:.2f} cores meanwhile.[/]")
+    return seen | {"took_seconds": round(took, 1), "others_cores": round(others, 3)}
 
 
 def install_tools(*, need_nginx: bool) -> None:

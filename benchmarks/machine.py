@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def versions() -> dict[str, str]:
     for frozen in sorted(CACHE.glob("*/versions.txt")):
         found[frozen.parent.name] = frozen.read_text().strip()
     return found
+
+
+def processor_seconds() -> tuple[float, float]:
+    """Seconds that all processors were busy since the start, and those of this run's processes.
+
+    The second counts what this process has waited for, and what that waited for.
+    """
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    busy = sum(int(n) for i, n in enumerate(fields[:8]) if i not in (3, 4))  # idle, iowait
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    ours = sum(each.ru_utime + each.ru_stime for each in used)
+    return busy / os.sysconf("SC_CLK_TCK"), ours
 
 
 def _output(command: list[str]) -> str:

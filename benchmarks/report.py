@@ -49,6 +49,7 @@ def markdown(result: dict[str, Any], picture: str | None = None) -> str:
         "a median of that run, and all servers were measured on the same machine in interleaved rounds.",
         "",
         *machine_lines(result),
+        *disturbed_lines(groups),
         *target_lines(judged),
     ]
     if picture:
@@ -81,6 +82,18 @@ def machine_lines(result: dict[str, Any]) -> list[str]:
     ]
     lines += [f"- {name}: {version}" for name, version in versions.items()]
     return [*lines, "", "</details>", ""]
+
+
+def disturbed_lines(groups: dict[str, Any]) -> list[str]:
+    """A warning if the machine was not ours alone."""
+    others = [seen["others_cores"] for seen in groups.values() if "others_cores" in seen]
+    if not others or max(others) <= 0.1:
+        return []
+    return [
+        f"```{{warning}}\nThis run was disturbed: other processes used up to {max(others):.1f} cores "
+        "meanwhile. Ratios between servers suffer less than absolute figures and tails do.\n```",
+        "",
+    ]
 
 
 def target_lines(judged: list[Verdict]) -> list[str]:

@@ -129,6 +129,15 @@ def test_the_page_states_targets_peers_and_what_is_missing() -> None:
     assert "200 switches between two warm versions" in page
 
 
+def test_a_disturbed_run_says_so() -> None:
+    """If others were computing meanwhile, the reader is told."""
+    groups = copy.deepcopy(RESULT["groups"])
+    groups["sklearn"]["others_cores"] = 0.05
+    assert "disturbed" not in markdown(RESULT | {"groups": groups})
+    groups["sklearn"]["others_cores"] = 0.8
+    assert "other processes used up to 0.8 cores" in markdown(RESULT | {"groups": groups})
+
+
 def test_the_picture_is_linked_if_there_is_one() -> None:
     """As the page is told to link it."""
     assert "(_static/benchmarks.svg)" in markdown(RESULT, "_static/benchmarks.svg")
