@@ -78,6 +78,9 @@ def polled(server: Server) -> None:
 def test_pinned_request_to_a_cold_version(server: Server) -> None:
     """It is told to come back, the version loads, and then it is answered; weights do not move."""
     add(server, "m", "v3", load=tricks.takes(1.0))
+    wait_until(
+        lambda: server.data("GET", "/v2/models/m/versions/v3").status == 200, "the workers to know"
+    )
     first = server.predict("m", version="v3")
     assert first.status == 503
     assert int(first.headers["retry-after"]) >= 1

@@ -12,6 +12,7 @@ from hotswap.core.signature import TensorSpec
 from hotswap.core.stats import ModelStats
 from hotswap.errors import BadInput, NotFound
 from hotswap.server.bodies import decode_json
+from hotswap.server.calls import check_type
 from hotswap.server.errors import error_body
 from hotswap.server.messages import JSON_TYPE, Answer, Request
 from hotswap.server.openapi import document, server_version
@@ -142,6 +143,7 @@ class _Reader:
     def index(self, request: Request, match: Match) -> Answer:
         only_ready = False
         if request.body.strip():
+            check_type(request.headers.get(b"content-type"), ("application/json",))
             body = decode_json(request.body, self._app.limits)
             if not isinstance(body, dict) or not isinstance(body.get("ready", False), bool):
                 raise BadInput(
