@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,9 @@ def names(given: str, known: Any, what: str) -> list[str]:
 def main() -> int:
     """Measure, show, and keep the result; 1 if a group could not be measured."""
     args = arguments()
+    # Ended from outside, it still stops the servers that it started.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     console = Console()
     chosen = names(args.only, GROUPS, "group") or list(GROUPS)
     if args.peers is None:
