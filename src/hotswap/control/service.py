@@ -24,7 +24,7 @@ from hotswap.control.warming import Policy, Warming
 from hotswap.core.lifecycle import ModelDocument, rollback_target
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
-from hotswap.errors import BadInput, Conflict, HotswapError, StoreError
+from hotswap.errors import BadInput, Conflict, HotswapError, NotFound, StoreError
 from hotswap.ipc.tally import read_tallies
 from hotswap.ports import Clock, Store
 
@@ -91,6 +91,7 @@ class Service:
         self._store_error = "the store is not open yet"
         self._started = node.snapshot.started
         self._draining = False
+        self._adopting = False
         node.on_wanted = self._upkeep.wanted
 
     # --- start
@@ -144,7 +145,7 @@ class Service:
 
     def _check_started(self) -> None:
         """Ready for the first time once every required model is warm."""
-        if self._started:
+        if self._started or self._adopting:
             return
         models = self._catalogue.models.values()
         required = self._required or {model.name for model in models if model.active}
@@ -162,22 +163,34 @@ class Service:
 
     async def adopt(self, found: list[tuple[str, str, Path]], *, first: bool) -> None:
         """Versions that a source has: register the new ones; at first start activate the highest."""
-        await self._registry.adopt(found)
-        self._preload()
         if first:
-            fresh = [
-                model.name
-                for model in self._catalogue.models.values()
-                if model.active is None and not model.history and model.intent is None
-                and self._catalogue.versions[model.name]
-            ]  # fmt: skip
-            self._required.update(fresh)
-            await asyncio.gather(*(self._activate_highest(name) for name in fresh))
-            self._check_started()
+            await self._adopt_first(found)
+        else:
+            await self._registry.adopt(found)
+        self._preload()
         for name in {model for model, _, _ in found} & set(self._catalogue.models):
             async with self._routes.lock(name):
                 with contextlib.suppress(HotswapError):
                     await self._routes.republish(name)
+
+    async def _adopt_first(self, found: list[tuple[str, str, Path]]) -> None:
+        """Register model by model, and load one while the next is registered."""
+        self._adopting = True  # not ready before everything that is there has had its turn
+        try:
+            names = sorted({*(model for model, _, _ in found), *self._catalogue.models})
+            activations = []
+            for name in names:
+                await self._registry.adopt([each for each in found if each[0] == name])
+                model = self._catalogue.models.get(name)
+                if model is None or model.active or model.history or model.intent:
+                    continue
+                if self._catalogue.versions[name]:
+                    self._required.add(name)
+                    activations.append(asyncio.ensure_future(self._activate_highest(name)))
+            await asyncio.gather(*activations)
+        finally:
+            self._adopting = False
+        self._check_started()
 
     async def _activate_highest(self, name: str) -> None:
         version = list(self._catalogue.versions[name])[-1]
@@ -199,6 +212,18 @@ class Service:
         """Once a second or so: memory, warmth, what could not be saved, what could not be warmed."""
         await self._upkeep.tick()
         self._check_started()
+
+    def _check_registered(self, model: str, version: str) -> None:
+        """Raises `NotFound`; `Conflict` with the reason for a version that could not be registered."""
+        try:
+            self._catalogue.version(model, version)
+        except NotFound:
+            reason = self._registry.problems.get((model, version))
+            if reason is None:
+                raise
+            raise Conflict(
+                f"version {version!r} of model {model!r} could not be registered: {reason}"
+            ) from None
 
     def _check_store(self) -> None:
         if self._store_error:
@@ -227,7 +252,7 @@ class Service:
         """Make a version the active one; answers when flipped (see `Control.switch`)."""
         self._check_store()
         name = self._only(model)
-        self._catalogue.version(name, version)
+        self._check_registered(name, version)
         repeated = self._operations.repeated(idempotency_key, "switch", name, version)
         return repeated or await self._switching.change(
             name, version, "switch", force, idempotency_key
@@ -256,7 +281,7 @@ class Service:
     async def load(self, model: str, version: str) -> OperationView:
         self._check_store()
         document = self._catalogue.model(model)
-        self._catalogue.version(model, version)
+        self._check_registered(model, version)
         operation = self._operations.begin("load", model, version, None, None)
         began = self._clock.monotonic()
         try:

@@ -121,8 +121,9 @@ class Switching:
         began = self._clock.monotonic()
         model = self._catalogue.model(name)
         public = None if force else model.signature
-        if operation.kind == "rollback" and self._node.warm(name, version):
-            public = None  # what it serves is what it served: a forced switch must not bar the way
+        if operation.kind == "rollback":
+            # What it serves is what it served: a forced switch since must not bar the way back.
+            public = model.signatures.get(version, public)
         while True:
             await self._routes.warm(name, version, public)
             async with self._routes.lock(name):

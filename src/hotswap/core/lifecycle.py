@@ -25,13 +25,14 @@ class ModelDocument(msgspec.Struct, frozen=True):
     """What the store keeps of a model.
 
     ``index``: its word in the epoch memory. ``history``: versions that were active, the latest
-    last, each once. ``rolled_back``: those that were rolled back from. ``used``: every version
+    last, each once; ``signatures``: what each of them served. ``rolled_back``: those that were rolled back from. ``used``: every version
     id that was ever registered: none is used twice. ``operation``: which flipped it last.
     """
 
     name: str
     index: int
     signature: Signature | None = None
+    signatures: dict[str, Signature] = {}
     active: str | None = None
     history: tuple[str, ...] = ()
     rolled_back: tuple[str, ...] = ()
@@ -98,6 +99,9 @@ def flipped(model: ModelDocument, intent: Intent, signature: Signature | None) -
     return msgspec.structs.replace(
         model,
         signature=signature,
+        signatures=model.signatures
+        if signature is None
+        else {**model.signatures, intent.version: signature},
         active=intent.version,
         history=history,
         rolled_back=tuple(sorted(rolled_back)),

@@ -277,6 +277,11 @@ class WorkerPlane:
     def _inactive(self, table: RouteTable) -> Exception:
         if not table.versions:
             return NotFound(f"there is no model {table.model!r}")
+        if not self.started:
+            return Unavailable(
+                f"model {table.model!r} has no active version yet: the server is starting; "
+                f"if it stays so, 'hotswap switch {table.model} VERSION' activates one"
+            )
         return Unavailable(
             f"model {table.model!r} has no active version: "
             f"'hotswap switch {table.model} VERSION' activates one"

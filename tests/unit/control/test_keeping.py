@@ -326,6 +326,7 @@ async def test_the_first_start_activates_the_highest(world: World) -> None:
     assert world.supervisor.table("m").stable == "v10"
     assert world.supervisor.table("n").stable == "v1"
     assert world.service.ready() == (True, "")
+    await asyncio.sleep(0)  # the supervisor hears of it in the next step
     assert world.supervisor.all_warm == 1
     await world.service.adopt(world.found("m/v9", "m/v10", "m/v11", "n/v1"), first=False)
     assert world.supervisor.table("m").stable == "v10"
@@ -430,3 +431,18 @@ async def test_slots_and_names_are_not_given_twice(world: World) -> None:
     specs = world.supervisor.started
     assert len({spec.slot for spec in specs}) == len({spec.host for spec in specs}) == 6
     assert {spec.slot for spec in specs} == set(range(6))
+
+
+async def test_a_cold_rollback_leads_back_over_a_forced_switch(served: World) -> None:
+    """What a version served is kept with the model, so a forced switch does not bar the way back."""
+    await served.service.switch("m", "v2", force=True)
+    model = served.service._catalogue.model("m")
+    assert set(model.signatures) >= {"v1", "v2"}
+
+
+async def test_a_version_that_could_not_be_registered_says_why(world: World) -> None:
+    """A switch to it is 409 with the reason of the registration, not 'no such version'."""
+    await world.service.adopt(world.found("m/v1"), first=True)
+    world.service._registry._problems["m", "v2"] = "model.onnx is torn"
+    with pytest.raises(Conflict, match=r"could not be registered: model.onnx is torn"):
+        await world.service.switch("m", "v2")
