@@ -132,6 +132,9 @@ class HostLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._closed:  # meanwhile
+            self._transport.close()
+            return
         self._reader = FrameReader()
         self._at_host = self._last_frame = 0
 
@@ -162,15 +165,26 @@ class HostLink(asyncio.Protocol):
             if not pending.future.done():
                 pending.future.set_exception(ModelFailed("the version was unloaded"))
         self._pending.clear()
+        self._groups.clear()
+        self.outstanding_rows = 0
 
     @property
     def idle(self) -> bool:
         return not self._pending
 
+    @property
+    def closed(self) -> bool:
+        """Whether no table names its host any more."""
+        return self._closed
+
     # --- requests
 
     def call(self, pending: Pending) -> int:
         """Send it with the others of this loop step; its id."""
+        if self._closed:
+            if not pending.future.done():
+                pending.future.set_exception(ModelFailed("the version was unloaded"))
+            return 0
         self._next = number = (self._next + 1) & 0x7FFFFFFF
         self._pending[number] = pending
         self.outstanding_rows += pending.rows
@@ -200,9 +214,14 @@ class HostLink(asyncio.Protocol):
         if number > self._sent and not pending.token:
             self._take_back(number)
             return
+        if not self.connected.is_set():
+            return  # no host has it
         self._at_host -= 1
         if self._transport is not None:
             self._transport.write(pack(Cancel([number])))
+        if self._groups and not self._scheduled:  # perhaps no answer will come to send them
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     def _take_back(self, number: int) -> None:
         """It waits here still: the host never hears of it."""
@@ -224,10 +243,15 @@ class HostLink(asyncio.Protocol):
         a slow model nothing is held back: all that is there when a batch ends is the next one.
         """
         self._scheduled = False
-        if self._transport is None or not self.connected.is_set():
+        if not self._groups or self._transport is None or not self.connected.is_set():
             return  # they go when the link is up
         if self._at_host > self._last_frame and self._compute_ns < _BRIEF_NS:
-            return  # `data_received` or `_sweep` sends them
+            return  # `data_received`, `cancel` or `_sweep` sends them
+        self._send()
+
+    def _send(self) -> None:
+        """All that has gathered, in one write."""
+        assert self._transport is not None
         groups, self._groups = self._groups, {}
         self._last_frame = sum([len(group.ids) for group in groups.values()])
         self._at_host += self._last_frame
@@ -316,10 +340,8 @@ class HostLink(asyncio.Protocol):
 
     def _sweep(self) -> None:
         """Deadlines that nobody else keeps: one pass over what waits, four times a second."""
-        self._at_host = min(self._at_host, len(self._pending))
         if self._groups and self.connected.is_set():
-            self._at_host = 0  # nothing was answered for a while: hold nothing back
-            self._flush()
+            self._send()  # nothing was answered for a while: hold nothing back
         now = time.monotonic()
         for number, pending in list(self._pending.items()):
             if pending.deadline <= now:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from hotswap.errors import HostLost
+from hotswap.errors import DeadlineExceeded, HostLost
 from hotswap.ipc.words import Health
 from hotswap.serving.link import HostLink, Pending, Reply
 
@@ -59,12 +59,16 @@ class Recovery:
         self._next += 1
         pending.token = self._high | (self._next & 0xFF_FFFF_FFFF)
         group = frozenset(link.ref.host for link in links)
+        # While it waits for its turn it is on no link that would keep its deadline.
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(pending.deadline - time.monotonic(), _expire, pending.future)
+        pending.future.add_done_callback(lambda _: timer.cancel())
         queue = self._waiting.get(group)
         if queue is not None:
             queue.append((pending, links))
             return
         self._waiting[group] = deque([(pending, links)])
-        task = asyncio.get_running_loop().create_task(self._drive(group))
+        task = loop.create_task(self._drive(group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -75,6 +79,8 @@ class Recovery:
             pending, links = queue.popleft()
             if pending.future.done():
                 continue
+            # Its own lease keeps one of them open; others may have gone meanwhile.
+            links = [each for each in links if not each.closed] or links
             link = next((each for each in links if each.connected.is_set()), links[0])
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -93,3 +99,8 @@ class Recovery:
                 if not left:
                     break
         self._waiting.pop(group, None)
+
+
+def _expire(future: asyncio.Future[Reply]) -> None:
+    if not future.done():
+        future.set_exception(DeadlineExceeded("the deadline passed before the model answered"))
