@@ -142,13 +142,15 @@ def translate(
         exc = errors.OutOfMemory()
     if not isinstance(exc, errors.HotswapError):
         log.error(
-            "unexpected error answering request %s",
-            request_id,
+            "unexpected error answering a request",
+            extra={"request_id": request_id},
             exc_info=(type(exc), exc, exc.__traceback__),
         )
         return 500, (), error_body(UNEXPECTED)
     status = status_of(exc)
     message = exc.message
+    for traceback in getattr(exc, "__notes__", ()):  # the model's own, from its process
+        log.warning("the model failed", extra={"request_id": request_id, "traceback": traceback})
     if status >= 500 and not isinstance(exc, errors.Retryable):
         message = scrub(message, origin=origin)
     headers: tuple[tuple[bytes, bytes], ...] = ()
