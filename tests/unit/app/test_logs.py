@@ -47,5 +47,5 @@ def test_no_local_variable_is_logged() -> None:
     """Tracebacks for people show code, not the values that clients sent."""
     text = _lines("console")
     assert "ZeroDivisionError" in text
-    assert "secret" in text  # the line of code
-    assert text.count("what the client sent") == text.count('answer("what the client sent")')
+    assert "in answer" in text
+    assert "what the client sent" not in text
