@@ -32,6 +32,7 @@ log = structlog.get_logger("hotswap.supervisor")
 
 _STOP_SECONDS = 5.0
 _SERVED_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
 
 
 class Host:
@@ -52,6 +53,7 @@ class Host:
         self._deadline: asyncio.TimerHandle | None = None
         self._killed_for = ""
         self._was_ready = False
+        self.forking = True  # until the nursery has told what came of it
 
     def view(self) -> HostState:
         """For control."""
@@ -70,7 +72,11 @@ class Host:
         """Fork or spawn it and give it its spec."""
         self.incarnation += 1
         self._killed_for = ""
-        ours, theirs = pair()
+        try:
+            ours, theirs = pair()
+        except OSError as exc:
+            self._not_started(f"no process can be started: {exc.strerror}")
+            return
         self._channel = await Channel.attach(
             ours, messages.encode, messages.decode, self._heard, lambda: None
         )
@@ -83,9 +89,9 @@ class Host:
         if message.incarnation != self.incarnation:
             return
         if not message.pid:
-            self._failed(message.error, "OSError")
-            self._keeper.gone(self)
+            self._not_started(message.error)
             return
+        self.forking = False
         self.watch = Watch(message.pid, self._exited)
         if self.state == "stopping":
             self.watch.kill()
@@ -93,6 +99,19 @@ class Host:
         self._deadline = asyncio.get_running_loop().call_later(
             self.spec.load_seconds, self._load_deadline
         )
+
+    def _not_started(self, why: str) -> None:
+        """No process came of it. One that has served is tried again; others fail."""
+        self.forking = False
+        if self._channel is not None:
+            self._channel.close()
+        if self.state == "restarting":
+            log.error("a host cannot be started again yet", host=self.spec.host, reason=why)
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._restart)
+            return
+        if self.state != "stopping":
+            self._failed(why, "OSError")
+        self._keeper.gone(self)
 
     def _load_deadline(self) -> None:
         self._kill(f"loading took longer than {self.spec.load_seconds:g} s", "TimeoutError")
@@ -177,13 +196,12 @@ class Host:
         asyncio.get_running_loop().call_later(delay, self._restart)
 
     def _restart(self) -> None:
-        if self.state == "restarting":
+        if self.state == "restarting" and not self.forking:
+            self.forking = True
             self._keeper.spawn(self.start())
 
     def stop(self) -> None:
         """No table names it: let it go; kill it if it does not."""
-        starting = self.watch is None
-        restarting = self.state == "restarting"
         self.state = "stopping"
         self._cancel_deadline()
         if self._channel is not None:
@@ -193,7 +211,7 @@ class Host:
                 self.watch.kill()  # still loading: it reads no messages
             else:
                 asyncio.get_running_loop().call_later(_STOP_SECONDS, self.watch.kill)
-        elif restarting or not starting:
+        elif not self.forking:
             self._keeper.gone(self)
 
 
@@ -265,7 +283,9 @@ class Hosts:
 
     def wanted(self) -> list[HostSpec]:
         """What would have to run after a restart of the node."""
-        return [h.spec for h in self.hosts.values() if h.state in ("ready", "restarting")]
+        # Those that are starting too: the last run's may be, and only what a table names returns.
+        wanted = ("starting", "ready", "restarting")
+        return [h.spec for h in self.hosts.values() if h.state in wanted]
 
     def views(self) -> tuple[HostState, ...]:
         return tuple(host.view() for host in self.hosts.values())
@@ -279,5 +299,5 @@ class Hosts:
         for host in list(self.hosts.values()):
             if host.state != "stopping":
                 host.stop()
-            if host.watch is None and host.spec.host in self.hosts:
+            if host.forking and host.spec.host in self.hosts:
                 self.gone(host)

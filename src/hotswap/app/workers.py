@@ -31,6 +31,7 @@ log = structlog.get_logger("hotswap.supervisor")
 
 _SILENT_SECONDS = 5.0
 _START_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
 
 SpecOf = Callable[[int, int, str], WorkerSpec]
 
@@ -59,8 +60,13 @@ class Worker:
         descriptors = [theirs.fileno(), listener.fileno(), keeper.epoch_fd, keeper.health_fd]
         names = ("channel", "listener", "epoch", "health")
         arguments = [f"--{n}={d}" for n, d in zip(names, descriptors, strict=True)]
-        process = start("hotswap.app.worker", arguments, descriptors)
-        theirs.close()
+        try:
+            process = start("hotswap.app.worker", arguments, descriptors)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self.watch = Watch(process.pid, self._exited)
         process.returncode = 0  # the watch collects it, not the Popen object
         self.holds = {table.index: table.revision for table in spec.tables}
@@ -125,7 +131,6 @@ class Workers:
         self._numbers = 0
         self._backoffs = [Backoff() for _ in sockets]
         self._acks = asyncio.Event()
-        self._replacing: dict[int, Worker] = {}
 
     async def open(self) -> None:
         """Start one a slot."""
@@ -140,7 +145,11 @@ class Workers:
         )
         worker = Worker(self, slot, self._numbers, tally)
         self.live.append(worker)
-        await worker.start(self._spec_of(slot, self._numbers, tally))
+        try:
+            await worker.start(self._spec_of(slot, self._numbers, tally))
+        except OSError:  # no process: want of memory, of processes, of descriptors
+            self.live.remove(worker)
+            raise
         return worker
 
     def push(self, table: RouteTable) -> None:
@@ -176,9 +185,9 @@ class Workers:
 
     def listening(self, worker: Worker) -> None:
         """A worker accepts: whom it replaces may go."""
-        old = self._replacing.pop(worker.slot, None)
-        if old is not None:
-            old.send(Stop(3600.0))
+        for old in self.live:
+            if old.retiring and old.slot == worker.slot and old.number < worker.number:
+                old.send(Stop(3600.0))
         self._on_changed(sum(w.listening for w in self.live))
 
     def exited(self, worker: Worker, status: int) -> None:
@@ -199,14 +208,24 @@ class Workers:
     def _restart(self, slot: int) -> None:
         if not self.stopping:
             task = asyncio.get_running_loop().create_task(self._start(slot))
-            task.add_done_callback(lambda done: done.exception())
+            task.add_done_callback(lambda done: self._look_at(done, slot))
+
+    def _look_at(self, task: asyncio.Task[Worker], slot: int) -> None:
+        """A start that failed is tried again: a slot without a worker answers nobody."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("a worker cannot be started; it is tried again", slot=slot, reason=str(error))
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._restart, slot)
 
     async def reload(self) -> None:
         """New processes with the present code and settings; each old one drains once its successor accepts."""
         for old in [w for w in self.live if not w.retiring]:
             old.retiring = True
-            self._replacing[old.slot] = old
-            await self._start(old.slot)
+            try:
+                await self._start(old.slot)
+            except OSError:
+                old.retiring = False  # it stays, and is replaced if it dies
+                raise
 
     def check(self) -> None:
         """Kill what has been silent for too long; its successor takes its socket."""

@@ -71,13 +71,17 @@ class Rig:
         return sum(worker.listening for worker in self.workers.live)
 
 
+def spawn_worker(
+    module: str, arguments: Sequence[str], fds: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """A stand-in for the worker."""
+    assert module == "hotswap.app.worker"
+    return children.run(children.WORKER, arguments, fds)
+
+
 @pytest.fixture
 async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
-    def start(module: str, arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[bytes]:
-        assert module == "hotswap.app.worker"
-        return children.run(children.WORKER, arguments, fds)
-
-    monkeypatch.setattr("hotswap.app.workers.start", start)
+    monkeypatch.setattr("hotswap.app.workers.start", spawn_worker)
     rig = Rig()
     await rig.workers.open()
     await rig.until(lambda: rig.listening == 2)
@@ -192,3 +196,36 @@ async def test_stopping_ends_them_for_good(rig: Rig) -> None:
     await rig.until(lambda: not rig.workers.live)
     assert len(rig.specs) == 2
     assert rig.workers.pids() == set()
+
+
+async def test_two_reloads_at_once_leave_one_worker_a_slot(rig: Rig) -> None:
+    """The second may come before the first one's workers accept: all older ones are told to stop."""
+    old = list(rig.workers.live)
+    await rig.workers.reload()
+    await rig.workers.reload()
+    await rig.until(lambda: not set(old) & set(rig.workers.live))
+    await rig.until(lambda: len(rig.workers.live) == 2 and rig.listening == 2)
+    assert {worker.number for worker in rig.workers.live} == {5, 6}
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork may fail for want of memory: the slot is not given up."""
+    failures = 0
+
+    def start(*args: object) -> subprocess.Popen[bytes]:
+        nonlocal failures
+        failures += 1
+        monkeypatch.undo()
+        monkeypatch.setattr("hotswap.app.workers.start", spawn_worker)
+        raise BlockingIOError(11, "no more processes")
+
+    monkeypatch.setattr("hotswap.app.workers._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("hotswap.app.workers.start", start)
+    first = rig.workers.live[0]
+    assert first.watch is not None
+    os.kill(first.watch.pid, signal.SIGKILL)
+    await rig.until(lambda: first not in rig.workers.live and rig.listening == 2)
+    assert failures == 1
+    assert len(rig.workers.live) == 2
