@@ -24,7 +24,8 @@ class Executor(Protocol):
     learned at validation). ``predict`` is given one array a named input, all with the same
     number of rows (``BYTES`` as object arrays of `bytes`; for a ``table`` signature one 1-d
     array a column), and returns one array for each of ``outputs`` (all outputs if empty), first
-    dimension the rows. It may raise anything: what it raises is the model's failure.
+    dimension the rows. It may raise anything: what it raises is the model's failure. ``close``
+    lets go of what it holds, and may be called twice.
     """
 
     signature: Signature
@@ -58,7 +59,10 @@ class Runtime(Protocol):
         ...
 
     def preload(self) -> None:
-        """Import what `load` will need, and run nothing (called in the nursery, before forks)."""
+        """Import what `load` will need, and run nothing: start no thread, touch no device.
+
+        Called in the nursery, before hosts are forked from it (where they are spawned, in each).
+        """
         ...
 
     def load(self, artifact: Artifact, settings: VersionSettings) -> Executor:
@@ -88,7 +92,8 @@ class Lease(Protocol):
         """Run it. ``inputs`` as `Executor.predict` has them, by the *public* signature's names
         and datatypes; ``outputs`` empty for all; ``deadline`` on the monotonic clock, seconds.
 
-        Raises `Overloaded`, `Unavailable`, `DeadlineExceeded`, `ModelFailed`, `OutOfMemory`.
+        Raises `Overloaded`, `Unavailable`, `DeadlineExceeded`, `OutOfMemory`, or `ModelFailed`:
+        as `InvalidOutput` for what is no answer, `HostLost` if the model's process died on it.
         """
         ...
 
@@ -102,7 +107,9 @@ class DataPlane(Protocol):
         """Choose a version and hold it. Synchronous and without I/O: called after the whole body
         is in, in the same loop step as the request is decoded.
 
-        Raises `NotFound` for an unknown model or version, `Unavailable` if it is not warm.
+        ``version`` None: the active one. ``key`` keeps a caller on one side of a rollout.
+        Raises `NotFound` for an unknown model or version, `Unavailable` if it is not warm (a
+        version that was named is then loaded).
         """
         ...
 
@@ -119,7 +126,7 @@ class DataPlane(Protocol):
         ...
 
     def stats(self) -> list[ModelStats]:
-        """The merged counters of all workers, one entry a (model, version)."""
+        """The merged counters of all workers, one entry a (model, version, role)."""
         ...
 
 
@@ -167,7 +174,7 @@ class VersionSource(Protocol):
     """Where versions come from."""
 
     def watch(self) -> AsyncIterator[Sequence[Found]]:
-        """Each time something new is complete: all that is there now."""
+        """All that is complete now: at once, and again each time that changes."""
         ...
 
 

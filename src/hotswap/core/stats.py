@@ -9,8 +9,8 @@ class ModelStats(msgspec.Struct, frozen=True):
     """The sums over all workers for one (model, version, role). Times in nanoseconds.
 
     ``success`` and ``errors`` count requests; ``errors`` is keyed by kind (model, timeout,
-    invalid_output, overload, lost, cancelled). ``inferences`` counts rows, ``executions``
-    requests that reached a host. ``latency`` maps a bucket's upper bound in nanoseconds to its
+    invalid_output, overload, lost, cancelled, memory, unavailable). ``inferences`` counts rows
+    that were answered, ``executions`` requests that a host answered. ``latency`` maps a bucket's upper bound in nanoseconds to its
     count (not cumulative). ``last_inference`` is Unix time in milliseconds, 0 if never.
     """
 

@@ -10,11 +10,13 @@ from hotswap.core.signature import Signature
 
 
 class VersionView(msgspec.Struct, frozen=True):
-    """One version. ``state``: READY, LOADING, UNAVAILABLE (failed, with ``reason``) or REGISTERED.
+    """One version. ``state``: READY, LOADING, UNAVAILABLE (failed, or not trusted) or REGISTERED.
 
-    ``role``: stable, previous (the warm rollback target), resident, or "" . ``weight``: percent.
-    ``instances``: warm hosts; ``memory_bytes``: their own (unshared) memory; ``load_seconds``:
-    how long the last load took. Times are Unix times, for display.
+    ``reason``: why it is UNAVAILABLE or being restarted; what is remarkable if it is READY.
+    ``role``: stable, previous (the rollback target, warm or not), resident, or "" . ``weight``:
+    percent. ``instances``: warm hosts; ``memory_bytes``: their own (unshared) memory;
+    ``load_seconds``: how long the last load took, warm-up included, None if it is not loaded.
+    ``unvalidated``: it could not be tried out. Times are Unix times, for display.
     """
 
     version: str
@@ -36,7 +38,11 @@ class VersionView(msgspec.Struct, frozen=True):
 
 
 class ModelView(msgspec.Struct, frozen=True):
-    """One model with its versions in natural order. ``warnings``: what an operator should know."""
+    """One model with its versions in natural order.
+
+    ``active``: which answers requests that name no version. ``previous``: where a rollback leads.
+    ``revision``: of the route table in force. ``warnings``: what could not be registered, and why.
+    """
 
     name: str
     active: str | None
@@ -48,9 +54,12 @@ class ModelView(msgspec.Struct, frozen=True):
 
 
 class OperationView(msgspec.Struct, frozen=True):
-    """A switch or a load. ``kind``: switch, rollback, load, unload.
+    """Something that was asked of one version. ``kind``: switch, rollback, load, unload.
 
-    ``state``: preparing, flipping, done, failed, superseded, aborted; ``reason`` in a sentence.
+    ``state``: preparing, then flipping (switches and rollbacks), then done, failed, superseded
+    (a newer switch of the model began) or aborted; ``reason`` in a sentence. The times in
+    milliseconds are as in `SwitchView`, None until they are known; ``created_at`` and
+    ``finished_at`` are Unix times, for display.
     """
 
     id: str
