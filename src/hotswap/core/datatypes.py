@@ -31,6 +31,10 @@ OIP_OF: Final[dict[np.dtype[Any], str]] = {
     dtype: name for name, dtype in NUMPY_OF.items() if name != "BF16"
 }
 
+INTEGERS: Final = frozenset(name for name, dtype in NUMPY_OF.items() if dtype.kind in "iu") - {
+    "BF16"
+}
+
 FLOATS: Final = frozenset({"FP16", "FP32", "FP64", "BF16"})
 
 

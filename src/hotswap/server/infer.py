@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from hotswap.core.datatypes import NUMPY_OF
+from hotswap.core.datatypes import INTEGERS, NUMPY_OF
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.spec import Limits
 from hotswap.errors import BadInput
@@ -341,8 +341,25 @@ def _as_input(
     if isinstance(sent, _Json):
         if (datatype == "BYTES") != (spec.datatype == "BYTES"):
             raise BadInput(f"Input {show(name)} is {spec.datatype}, and {datatype} was sent.")
-        return from_values(name, sent.values, spec.datatype).reshape(shape)
+        return _from_json(name, sent.values, datatype, spec.datatype).reshape(shape)
     return cast(name, sent, datatype, spec.datatype).reshape(shape)
+
+
+def _from_json(name: str, values: list[Any], sent: str, wanted: str) -> Array:
+    """Values sent as one datatype, as another. Raises `BadInput` unless they agree with both."""
+    if sent in INTEGERS and sent != wanted:
+        try:
+            whole = from_values(name, values, sent)
+        except BadInput:
+            raise BadInput(
+                f"Input {show(name)} was sent as {sent}, and its data does not agree with that: "
+                f"send whole numbers in the range of {sent}, or name another datatype."
+            ) from None
+        if wanted != "BOOL":  # which takes JSON's 0 and 1, whatever they are called
+            return cast(name, whole, sent, wanted)
+    if sent == "BOOL" and wanted != "BOOL":
+        raise BadInput(f"Input {show(name)} is {wanted}, and BOOL was sent.")
+    return from_values(name, values, wanted)
 
 
 def _split(name: str, sent: _Sent, datatype: str, signature: Signature) -> dict[str, Array]:

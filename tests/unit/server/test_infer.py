@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from hotswap.core.datatypes import NUMPY_OF
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.spec import Limits
 from hotswap.testing.fakes import table_signature, tensor_signature
@@ -129,6 +130,17 @@ async def test_every_json_datatype(datatype: str, data: list[Any], expected: lis
         ("INT64", "FP64", [1.5, 2], "fraction"),
         ("INT8", "INT8", [128, 0], "range of INT8"),
         ("UINT8", "INT64", [-1, 0], "range of UINT8"),
+        ("UINT8", "FP32", [1.5, 0], "fraction"),
+        ("INT32", "FP64", [None, 0], "null"),
+        ("FP64", "INT64", [1.5, 2], "sent as INT64"),
+        ("FP32", "INT64", [1.5, 2], "sent as INT64"),
+        ("FP32", "UINT8", [-1, 2], "range of UINT8"),
+        ("FP64", "INT8", [128, 2], "range of INT8"),
+        ("FP64", "UINT16", [None, 2], "sent as UINT16"),
+        ("FP64", "INT32", [True, 2], "sent as INT32"),
+        ("INT64", "INT8", [1000, 2], "sent as INT8"),
+        ("FP64", "BOOL", [1, 0], "BOOL was sent"),
+        ("INT64", "BOOL", [1.5, 0], "BOOL was sent"),
         ("INT64", "INT64", [2**63, 0], "range of INT64"),
         ("INT64", "INT64", [10**30, 0], "range of INT64"),
         ("INT64", "INT64", [None, 0], "null"),
@@ -158,6 +170,30 @@ async def test_unsafe_values_are_refused(
     assert words in reply.error
     assert not plane.calls
     assert plane.held == 0
+
+
+@pytest.mark.parametrize(
+    ("datatype", "sent", "data"),
+    [
+        ("FP64", "INT64", [1, 2]),
+        ("FP32", "UINT8", [1.0, 2]),
+        ("INT64", "INT8", [1, 2]),
+        ("INT8", "INT64", [1, 2]),
+        ("INT64", "FP64", [1.0, 2.0]),
+        ("UINT8", "FP32", [1, 2]),
+        ("BOOL", "INT64", [1, 0]),
+    ],
+)
+async def test_values_that_mean_the_same_in_both_datatypes(
+    datatype: str, sent: str, data: list[Any]
+) -> None:
+    """Whole numbers go to floats and back; the model gets its own datatype."""
+    client, plane = client_of(one(datatype))
+    reply = await client.post(URL, {"inputs": [json_input(data, [1, 2], sent)]})
+    assert reply.status == 200, reply.body
+    array = plane.calls[0].inputs["x"]
+    assert array.dtype == NUMPY_OF[datatype]
+    assert array.tolist() == [data]
 
 
 @pytest.mark.parametrize(
