@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._arrived = 0.0
         self._headers_done = False
         self._head_bytes = 0
-        self._head_raw = 0
+        self._head_raw: int | None = 0
         self._header_count = 0
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -191,8 +191,12 @@ class Connection(asyncio.Protocol):
                 self._count_head(len(data))
 
     def _count_head(self, received: int) -> None:
-        """Bound a head that has not ended: the parser only tells of whole headers."""
-        self._head_raw += received
+        """Bound a head that has not ended: the parser only tells of whole headers.
+
+        Behind a request that is being answered, the read that it began in does not count: it may
+        hold the end of that one.
+        """
+        self._head_raw = 0 if self._head_raw is None else self._head_raw + received
         if self._head_raw > self.shared.limits.header_bytes + TARGET_BYTES:
             self._refuse(HeadersTooLarge())
 
@@ -206,7 +210,7 @@ class Connection(asyncio.Protocol):
         self._hosts = []
         self._headers_done = False
         self._head_bytes = 0
-        self._head_raw = 0
+        self._head_raw = 0 if self._task is None else None
         self._header_count = 0
         self._wants_continue = False
         self._body = b""
