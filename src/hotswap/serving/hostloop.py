@@ -256,6 +256,9 @@ class HostLoop:
             self._fail(singles[0], exc)
             return
         for single in singles:
+            # The batch, or the ones before it, took their time: nobody waits for what is late.
+            if not self._still_wanted([single], time.monotonic()):
+                continue
             self._health.busy(self._slot, time.monotonic_ns(), 0)
             try:
                 answers = self._answers([single], queue_ns)

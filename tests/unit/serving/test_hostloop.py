@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,10 +109,12 @@ def call(
     late: Sequence[int] = (),
     outputs: tuple[str, ...] = (),
     token: int = 0,
+    patience: float = 60.0,
 ) -> bytes:
-    """A `Call` of requests (id, rows of x); the ids in ``late`` have expired."""
+    """A `Call` of requests (id, rows of x), to be answered within ``patience`` seconds; the ids in
+    ``late`` have expired."""
     raw = encode_tensor(np.array([v for _, values in requests for v in values]), "FP64")
-    far = time.monotonic() + 60
+    far = time.monotonic() + patience
     deadlines = [1.0 if number in late else far for number, _ in requests]
     ids, rows = [n for n, _ in requests], [len(v) for _, v in requests]
     return pack(Call(X, outputs, ids, rows, deadlines, [len(raw)], token), raw)
@@ -246,6 +249,37 @@ def test_only_the_request_that_fails_alone_fails(start: Start) -> None:
     assert "Traceback" in failure.detail
     host.stop()
     assert host.health.busy_since(2) == 0
+
+
+def test_what_expires_during_a_failing_batch_is_not_computed_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a batch has failed late, its expired requests are timeouts; the others are run."""
+    passed = 0
+
+    def monotonic_ns() -> int:
+        return time.monotonic_ns() + passed
+
+    def behave(x: Array) -> dict[str, Array]:
+        nonlocal passed
+        if len(x) > 1:
+            passed = 100 * 10**9  # far beyond what `call` gives its requests
+            raise RuntimeError("not together")
+        return double(x)
+
+    clock = SimpleNamespace(monotonic_ns=monotonic_ns, monotonic=lambda: monotonic_ns() / 1e9)
+    monkeypatch.setattr("hotswap.serving.hostloop.time", clock)
+    host = start(behave)
+    client = host.client()
+    with host.held(client):
+        client.send(call((1, [1.0]), (2, [2.0])), call((3, [3.0]), patience=1000.0))
+    answers = client.answers(4)
+    for number in (1, 2):
+        failure = answers.pop(number)
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.ids) == ("timeout", [number])
+    assert answers == {0: [0.0], 3: [6.0]}
+    assert host.model.calls[2:] == [[3.0]]
 
 
 class Unprintable(Exception):
