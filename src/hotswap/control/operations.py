@@ -32,6 +32,7 @@ class Operations:
         self._clock = clock
         self._views: OrderedDict[str, OperationView] = OrderedDict()
         self._keys: dict[str, str] = {}
+        self._dropped: list[str] = []  # what the store may still have
 
     async def load(self) -> None:
         """Read them; what was under way when control died is marked."""
@@ -41,7 +42,9 @@ class Operations:
                 documents.append(msgspec.msgpack.decode(value, type=_Document))
             except msgspec.MsgspecError:
                 continue
-        for document in sorted(documents, key=lambda d: d.view.created_at):
+        documents.sort(key=lambda document: document.view.created_at)
+        self._dropped += [document.view.id for document in documents[:-_MOST]]
+        for document in documents[-_MOST:]:
             view = document.view
             if view.state in ("preparing", "flipping"):
                 view = msgspec.structs.replace(
@@ -51,6 +54,7 @@ class Operations:
             self._views[view.id] = view
             if document.key is not None:
                 self._keys[document.key] = view.id
+        await self._forget()
 
     def begin(
         self, kind: str, model: str, version: str, from_version: str | None, key: str | None
@@ -69,7 +73,9 @@ class Operations:
         if key is not None:
             self._keys[key] = view.id
         while len(self._views) > _MOST:
-            self._views.popitem(last=False)
+            oldest, _ = self._views.popitem(last=False)
+            self._keys = {key: id for key, id in self._keys.items() if id != oldest}
+            self._dropped.append(oldest)
         return view
 
     async def update(self, id: str, *, save: bool = True, **changes: Any) -> OperationView:
@@ -85,7 +91,20 @@ class Operations:
             await self._store.put(_KIND, id, msgspec.msgpack.encode(_Document(view, key)))
         except StoreError as exc:
             log.warning("an operation could not be saved", operation=id, reason=str(exc))
+        else:
+            await self._forget()
         return view
+
+    async def _forget(self) -> None:
+        """Delete from the store what is no longer among the last; what fails is tried again."""
+        while self._dropped:
+            id = self._dropped.pop()
+            try:
+                await self._store.delete(_KIND, id)
+            except StoreError as exc:
+                self._dropped.append(id)
+                log.warning("an old operation could not be deleted", operation=id, reason=str(exc))
+                return
 
     def repeated(
         self, key: str | None, kind: str, model: str, version: str | None
