@@ -11,7 +11,7 @@ import structlog
 from hotswap.control.catalogue import Catalogue
 from hotswap.control.node import Node
 from hotswap.control.routes import Routes
-from hotswap.core.eviction import Resident
+from hotswap.core.eviction import Resident, surplus
 from hotswap.core.stats import ModelStats
 from hotswap.errors import HotswapError, StoreError
 from hotswap.ports import Clock
@@ -102,7 +102,7 @@ class Upkeep:
                 self.routes.warm_until.pop((model, version))
                 with contextlib.suppress(HotswapError):
                     await self.unload(model, version)
-        for resident in self._over_budget():
+        for resident in surplus(self.residents(), self._budget, now):
             with contextlib.suppress(HotswapError):
                 await self.unload(resident.model, resident.version)
         await self._retry_active(now)
@@ -124,17 +124,6 @@ class Upkeep:
                 name, model.active
             ):
                 await self.bring_up(name)
-
-    def _over_budget(self) -> list[Resident]:
-        residents = self.residents()
-        total = sum(resident.memory_bytes for resident in residents)
-        gone = []
-        for each in sorted((r for r in residents if not r.held), key=lambda r: r.last_used):
-            if total <= self._budget:
-                break
-            gone.append(each)
-            total -= each.memory_bytes
-        return gone
 
     def evict(self, model: str, version: str) -> None:
         """Unload it in the background."""

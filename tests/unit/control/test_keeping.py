@@ -179,6 +179,21 @@ async def test_what_has_grown_past_the_budget_goes(served: World) -> None:
     assert version.memory_bytes == 80 * MIB
 
 
+async def test_what_has_grown_is_kept_while_it_is_in_use(served: World) -> None:
+    """Over the budget too, nothing that was used in the last minute is unloaded."""
+    await served.budget(100 * MIB)
+    await served.service.load("m", "v2")
+    served.memory = lambda pid: 80 * MIB
+    served.clock.advance(59)
+    await served.service.tick()
+    await settle()
+    assert served.supervisor.running() == {"m/v1": ["ready"], "m/v2": ["ready"]}
+    served.clock.advance(2)
+    await served.service.tick()
+    await settle()
+    assert served.supervisor.running() == {"m/v1": ["ready"]}
+
+
 async def test_clearing_the_cache_unloads_what_has_no_weight(served: World) -> None:
     """Resident versions go; the active one and the warm rollback target stay."""
     await _active(served, "v2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotswap.core.eviction import Resident, victims
+from hotswap.core.eviction import Resident, surplus, victims
 
 RESIDENTS = st.lists(
     st.tuples(st.integers(0, 100), st.floats(0, 200), st.booleans()), max_size=12
@@ -55,3 +55,14 @@ def test_no_more_goes_than_has_to_and_the_oldest_first(
 def test_room_that_is_there_costs_nobody() -> None:
     """With enough free bytes nothing goes."""
     assert victims([Resident("m", "v1", 10, 0.0, False)], 100, 90, NOW) == []
+
+
+@given(RESIDENTS, BYTES)
+def test_a_surplus_goes_as_far_as_it_may(residents: list[Resident], budget: int) -> None:
+    """The oldest idle versions until the rest fits, or all of them; never a held or fresh one."""
+    gone = surplus(residents, budget, NOW, REST)
+    idle = [each for each in residents if not each.held and each.last_used <= NOW - REST]
+    assert all(each in idle for each in gone)
+    assert _free(residents, budget, gone) >= 0 or len(gone) == len(idle)
+    if gone:
+        assert _free(residents, budget, gone[:-1]) < 0
