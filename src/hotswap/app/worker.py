@@ -148,7 +148,7 @@ class Worker:
         """Answer what is here, each answer closing its connection; then go."""
         server = self._server
         if server is not None:
-            self._drain_connections(server)
+            await self._drain_connections(server)
             deadline = time.monotonic() + grace
             # Clients see `Connection: close` with their next answer. One that is idle has to be
             # closed at some time; a moment of quiet makes it unlikely that it was just sending.
@@ -163,10 +163,16 @@ class Worker:
             await server.wait_idle(max(0.0, deadline - time.monotonic()))
         self._ended.set()
 
-    @staticmethod
-    def _drain_connections(server: DataServer) -> None:
+    async def _drain_connections(self, server: DataServer) -> None:
         server.begin_drain()
+        last = self._listener.dup()
+        last.setblocking(False)
         server.stop_accepting()
+        # Closing the listener resets whoever is still in its queue: take them in first, to the
+        # very last, who is answered as the others are.
+        with last, contextlib.suppress(OSError):  # nobody is left
+            while True:
+                await server.adopt(last.accept()[0])
 
 
 async def _run(args: argparse.Namespace) -> int:

@@ -66,6 +66,11 @@ class DataServer:
             server.close()
         self._servers.clear()
 
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection that somebody else accepted."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: Connection(self._shared, loop), sock)
+
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no request is arriving or being answered; whether it came so.
 
