@@ -57,6 +57,11 @@ class Publisher:
         self._workers.published(index, before.revision if before is not None else revision)
         self._workers.push(table)
         acks = await self._workers.wait_acks(index, revision, ACK_SECONDS)
+        now = self.tables.get(index)
+        if now is not None and now.revision >= revision:  # the word must never go back
+            return self._answer(
+                table, 0.0, 0.0, acks, f"revision {now.revision} was published meanwhile"
+            )
         began = time.perf_counter()
         self._epoch.commit(index, revision)
         if before is None:

@@ -78,10 +78,12 @@ class Control:
         theirs.close()
         process.returncode = 0  # the watch collects it, not the Popen object
         self.watch = Watch(process.pid, self._exited)
-        self._channel = await Channel.attach(
+        self._channel = channel = await Channel.attach(
             ours, messages.encode, messages.decode, self._supervisor.heard, lambda: None
         )
-        self._channel.send(self._supervisor.snapshot())
+        # A flip that the one before asked for: the new one must know how it ended.
+        await self._supervisor.flipped()
+        channel.send(self._supervisor.snapshot())
         self._supervisor.tell_drained()
 
     @property
@@ -155,6 +157,7 @@ class Supervisor:
         self._last = LastRun(settings.state_dir / "last.msgpack")
         self._restoring: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flips: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._child_ended = asyncio.Event()
         self._unsaved = False
@@ -185,14 +188,21 @@ class Supervisor:
                 self._save_now()
         return 0
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def flipped(self) -> None:
+        """Wait until no flip is under way (250 ms at most)."""
+        while self._flips:
+            await asyncio.wait(self._flips)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in the background; its failure is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._flips.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a task of the supervisor failed", exc_info=task.exception())
 
@@ -241,7 +251,7 @@ class Supervisor:
         elif isinstance(message, StopHost):
             self._hosts.unwant(message.host)
         elif isinstance(message, Publish):
-            self.spawn(self._publish(message))
+            self._flips.add(self.spawn(self._publish(message)))
         elif isinstance(message, StableOnly):
             self._publisher.stable_only(message.index)
         elif isinstance(message, Preload):

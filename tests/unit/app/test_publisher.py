@@ -112,6 +112,19 @@ async def test_an_older_revision_is_refused(rig: Rig, revision: int) -> None:
     assert rig.workers.pushed == [5]
 
 
+async def test_flips_that_overtake_each_other_never_take_the_word_back(rig: Rig) -> None:
+    """The older one, whose workers were slow, is refused once a newer one is in force."""
+    rig.workers.gate = gate = asyncio.Event()
+    slow = asyncio.create_task(rig.publisher.publish(table(1)))
+    await asyncio.sleep(0)
+    rig.workers.gate = None
+    assert (await rig.publisher.publish(table(2))).error == ""
+    gate.set()
+    assert "published meanwhile" in (await slow).error
+    assert rig.epoch.revision(1) == 2
+    assert rig.publisher.tables == {1: table(2)}
+
+
 async def test_a_table_that_cannot_be_written_is_not_flipped_to(rig: Rig) -> None:
     """The disk is full: the old table stays in force, the answer says so."""
     await rig.publisher.publish(table(1))
