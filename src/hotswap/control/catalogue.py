@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from hotswap.core.lifecycle import ModelDocument, VersionDocument
+from hotswap.core.lifecycle import ModelDocument, VersionDocument, removed
 from hotswap.core.naming import natural_key
 from hotswap.errors import Conflict, NotFound, StoreError
 from hotswap.ports import Store
@@ -30,6 +30,7 @@ class Catalogue:
 
     def __init__(self, store: Store) -> None:
         self.models: dict[str, ModelDocument] = {}
+        self.removed: dict[str, ModelDocument] = {}
         self.versions: dict[str, dict[str, VersionDocument]] = {}
         self._store = store
         self._generations: dict[tuple[str, str], int] = {}
@@ -40,9 +41,12 @@ class Catalogue:
         """Read everything. Raises `StoreError`."""
         for key, value, generation in await self._store.scan(_MODEL):
             document = _decode(value, ModelDocument, f"model {key!r}")
+            self._generations[(_MODEL, key)] = generation
+            if document.removed:
+                self.removed[key] = document
+                continue
             self.models[key] = document
             self.versions.setdefault(key, {})
-            self._generations[(_MODEL, key)] = generation
         for key, value, generation in await self._store.scan(_VERSION):
             version = _decode(value, VersionDocument, f"version {key!r}")
             self.versions.setdefault(version.record.model, {})[version.record.version] = version
@@ -75,16 +79,30 @@ class Catalogue:
     def registered(self, model: str) -> frozenset[str]:
         return frozenset(self.versions.get(model, {}))
 
-    def new_index(self, name: str, published: Mapping[str, int]) -> int:
-        """A word of the epoch memory for a new model; word 0 counts models.
+    def used(self, name: str) -> tuple[str, ...]:
+        """Every version id that the model ever had, were it removed meanwhile."""
+        document = self.models.get(name) or self.removed.get(name)
+        return document.used if document is not None else ()
 
-        ``published``: the words of all tables of this run, those of removed models too. A model
-        that comes back under its old name gets its old word, where its revisions go on.
+    async def ensure(self, name: str, published: Mapping[str, int], *, activate: bool) -> None:
+        """Have the model, new or back again. Raises `StoreError`.
+
+        ``published``: the words of the epoch memory that have tables in this run. A model that
+        comes back under its old name gets its old word, where its revisions go on.
         """
-        if name in published:
-            return published[name]
-        taken = (document.index for document in self.models.values())
-        return max((*taken, *published.values()), default=0) + 1
+        if name in self.models:
+            return
+        before = self.removed.get(name)
+        if before is not None:
+            document = msgspec.structs.replace(before, removed=False)
+        else:
+            known = [*self.models.values(), *self.removed.values()]
+            taken = (*(model.index for model in known), *published.values())
+            # Word 0 counts models.
+            index = published.get(name) or max(taken, default=0) + 1
+            document = ModelDocument(name, index, activate=activate)
+        await self.save(document)
+        self.removed.pop(name, None)
 
     async def save(self, document: ModelDocument, *, lowering: bool = False) -> None:
         """Write a model. Raises `StoreError`, `Conflict`; not when ``lowering``: then it is kept dirty."""
@@ -154,13 +172,15 @@ class Catalogue:
         self.versions[model].pop(version, None)
 
     async def remove_model(self, model: str) -> None:
+        """Forget its versions; its name and their ids stay used. Raises `StoreError`."""
+        gone = removed(self.model(model))
         for version in list(self.versions[model]):
             await self.remove_version(model, version)
-        await self._store.delete(_MODEL, model)
-        self._generations.pop((_MODEL, model), None)
-        self._dirty.pop(model, None)
+        await self.save(gone)
+        self.removed[model] = gone
         self.models.pop(model, None)
         self.versions.pop(model, None)
+        self._dirty.pop(model, None)
 
     def digests(self) -> set[str]:
         """Of every registered artifact."""

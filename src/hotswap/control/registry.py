@@ -14,7 +14,7 @@ import structlog
 from hotswap.control.catalogue import Catalogue
 from hotswap.control.jobs import JobRunner
 from hotswap.control.warming import Policy
-from hotswap.core.lifecycle import ModelDocument, VersionDocument
+from hotswap.core.lifecycle import VersionDocument
 from hotswap.core.naming import check_name, natural_key, next_version
 from hotswap.core.spec import Ingested, VersionRecord
 from hotswap.errors import BadInput, Conflict, HotswapError, LoadError
@@ -56,11 +56,15 @@ class Registry:
     def problems(self) -> dict[tuple[str, str], str]:
         return dict(self._problems)
 
-    async def adopt(self, found: Sequence[tuple[str, str, Path]]) -> None:
-        """Register what is new among a source's versions, in natural order of their names."""
+    async def adopt(
+        self, found: Sequence[tuple[str, str, Path]], *, activate: bool = False
+    ) -> None:
+        """Register what is new among a source's versions, in natural order of their names.
+
+        ``activate``: mark new models as to be activated (at a first start).
+        """
         for model, version, path in sorted(found, key=lambda f: (f[0], natural_key(f[1]))):
-            document = self._catalogue.models.get(model)
-            if document is not None and version in document.used:
+            if version in self._catalogue.used(model):
                 continue
             if (model, version) in self._problems:
                 stamp = f"{model}/{version}"
@@ -70,7 +74,7 @@ class Registry:
                 async with self._lock:
                     await self._take(
                         model, version, str(path), runtime=None, metadata={}, changelog="",
-                        in_place=False, compile=None, who="models folder", roots=(path,),
+                        in_place=False, compile=None, who="models folder", roots=(path,), activate=activate,
                     )  # fmt: skip
             except HotswapError as exc:
                 self._problems[(model, version)] = str(exc)
@@ -118,8 +122,7 @@ class Registry:
             raise BadInput(f"compile {compile!r} does not exist; there is 'onnx'")
         async with self._lock:
             if version is None:
-                document = self._catalogue.models.get(model)
-                version = next_version(document.used if document is not None else ())
+                version = next_version(self._catalogue.used(model))
             return await self._take(
                 model, version, uri, runtime=runtime, metadata=metadata, changelog=changelog,
                 in_place=in_place, compile=compile, who=who, roots=self._roots,
@@ -138,6 +141,7 @@ class Registry:
         compile: str | None,
         who: str,
         roots: Sequence[Path],
+        activate: bool = False,
     ) -> VersionDocument:
         overrides = {"compile": compile} if compile is not None else None
         ingested = await self._jobs.ingest(
@@ -169,10 +173,7 @@ class Registry:
             created_by=who,
         )
         document = VersionDocument(record, ingested.platform, ingested.runs_code)
-        if model not in self._catalogue.models:
-            await self._catalogue.save(
-                ModelDocument(model, self._catalogue.new_index(model, self._published()))
-            )
+        await self._catalogue.ensure(model, self._published(), activate=activate)
         await self._catalogue.add(document)
         return document
 

@@ -180,10 +180,11 @@ class Service:
             names = sorted({*(model for model, _, _ in found), *self._catalogue.models})
             activations = []
             for name in names:
-                await self._registry.adopt([each for each in found if each[0] == name])
+                mine = [each for each in found if each[0] == name]
+                await self._registry.adopt(mine, activate=True)
                 model = self._catalogue.models.get(name)
-                if model is None or model.active or model.history or model.intent:
-                    continue
+                if model is None or not model.activate or model.active or model.intent:
+                    continue  # it was never to be, or the store says what is active
                 if self._catalogue.versions[name]:
                     self._required.add(name)
                     activations.append(asyncio.ensure_future(self._activate_highest(name)))

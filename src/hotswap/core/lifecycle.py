@@ -27,6 +27,8 @@ class ModelDocument(msgspec.Struct, frozen=True):
     ``index``: its word in the epoch memory. ``history``: versions that were active, the latest
     last, each once; ``signatures``: what each of them served. ``rolled_back``: those that were rolled back from. ``used``: every version
     id that was ever registered: none is used twice. ``operation``: which flipped it last.
+    ``activate``: it was there at a first start, so its highest version is to be activated.
+    ``removed``: only its name, its word and the ids that it used are kept.
     """
 
     name: str
@@ -40,6 +42,8 @@ class ModelDocument(msgspec.Struct, frozen=True):
     revision: int = 0
     intent: Intent | None = None
     operation: str = ""
+    activate: bool = False
+    removed: bool = False
 
 
 class VersionDocument(msgspec.Struct, frozen=True):
@@ -108,4 +112,12 @@ def flipped(model: ModelDocument, intent: Intent, signature: Signature | None) -
         revision=intent.revision,
         intent=None,
         operation=intent.operation,
+        activate=False,
+    )
+
+
+def removed(model: ModelDocument) -> ModelDocument:
+    """What is kept of a model that is removed, so that no id of it is ever used for other content."""
+    return ModelDocument(
+        model.name, model.index, used=model.used, revision=model.revision, removed=True
     )

@@ -461,3 +461,24 @@ async def test_a_version_that_could_not_be_registered_says_why(world: World) -> 
     world.service._registry._problems["m", "v2"] = "model.onnx is torn"
     with pytest.raises(Conflict, match=r"could not be registered: model.onnx is torn"):
         await world.service.switch("m", "v2")
+
+
+async def test_a_removed_model_stays_removed_although_its_folder_is_there(world: World) -> None:
+    """A source's versions of it are not registered again, and no id is ever used anew."""
+    await world.service.adopt(world.found("m/v1"), first=True)
+    await world.service.remove_model("m", force=True)
+    await world.service.adopt(world.found("m/v1"), first=False)
+    with pytest.raises(NotFound):
+        await world.service.model("m")
+    back = await world.service.register("m", "other")
+    assert back.version == "v2"
+    assert (await world.service.model("m")).active is None
+
+
+async def test_what_was_only_registered_is_not_activated_by_a_restart(world: World) -> None:
+    """The first start activates what it finds; a model that came later waits for a switch."""
+    await world.service.adopt(world.found("m/v1"), first=True)
+    await world.service.adopt(world.found("m/v1", "n/v1"), first=False)
+    await world.service.adopt(world.found("m/v1", "n/v1"), first=True)
+    assert (await world.service.model("m")).active == "v1"
+    assert (await world.service.model("n")).active is None
