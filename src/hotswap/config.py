@@ -289,6 +289,11 @@ class Settings(BaseSettings):
         _DEFAULTS.decompressed_ratio,
         description="Most times that a compressed body may grow when it is decompressed.",
     )
+    limit_json_bytes: Count = Field(
+        _DEFAULTS.json_bytes,
+        description="Largest JSON or CSV in a request, in bytes after decompression; raw tensors "
+        "do not count.",
+    )
     limit_json_depth: Count = Field(_DEFAULTS.json_depth, description="Deepest nesting of JSON.")
     limit_header_bytes: Count = Field(
         _DEFAULTS.header_bytes, description="Most bytes in a request's headers together."

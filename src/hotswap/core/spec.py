@@ -81,11 +81,16 @@ class VersionRecord(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a data-plane worker accepts. Sizes in bytes, times in seconds."""
+    """What a data-plane worker accepts. Sizes in bytes, times in seconds.
+
+    ``json_bytes`` bounds JSON and CSV, decompressed: decoding them holds up a worker's loop, and
+    one that stands still for 5 s is replaced. Raw tensors are bounded by the body alone.
+    """
 
     body_bytes: int = 64 * 1024 * 1024
     decompressed_bytes: int = 256 * 1024 * 1024
     decompressed_ratio: int = 200
+    json_bytes: int = 8 * 1024 * 1024
     json_depth: int = 64
     header_bytes: int = 64 * 1024
     header_count: int = 128

@@ -20,6 +20,9 @@ _FREE_EXPANSION: Final = 1024 * 1024
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _SLICE: Final = 1 << 20
+_FED: Final = 1 << 16
+#: A gzip body may be several streams; each costs time however little it holds.
+_STREAMS: Final = 10_000
 
 # Every quote starts a match, even an unterminated one: the scan stays linear.
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
@@ -51,25 +54,30 @@ def decompress(body: bytes, encoding: bytes, limits: Limits) -> bytes:
 
 def _inflate(body: bytes, wbits: int, allowed: int) -> bytes:
     parts: list[bytes] = []
-    total = 0
-    rest = body
-    while True:
+    total = at = 0
+    view = memoryview(body)
+    for _ in range(_STREAMS):
         stream = zlib.decompressobj(wbits)
-        try:
-            part = stream.decompress(rest, allowed - total + 1)
-        except zlib.error:
-            raise BadInput("The compressed body is damaged.") from None
-        total += len(part)
-        if total > allowed:
-            raise TooLarge(f"The body is larger than {allowed} bytes when decompressed.")
-        parts.append(part)
-        if not stream.eof:
-            raise BadInput("The compressed body ends too early.")
-        rest = stream.unused_data
-        if not rest:
+        before = total
+        while not stream.eof:
+            # In pieces: what a stream leaves unused is copied, for each of its successors.
+            piece = view[at : at + _FED]
+            if not piece:
+                raise BadInput("The compressed body ends too early.")
+            try:
+                part = stream.decompress(piece, allowed - total + 1)
+            except zlib.error:
+                raise BadInput("The compressed body is damaged.") from None
+            total += len(part)
+            if total > allowed:
+                raise TooLarge(f"The body is larger than {allowed} bytes when decompressed.")
+            parts.append(part)
+            at += len(piece) - len(stream.unused_data)
+        if at == len(body):
             return b"".join(parts)
-        if wbits != _GZIP or not part:
+        if wbits != _GZIP or total == before:
             raise BadInput("The compressed body is followed by other data.")
+    raise BadInput(f"The compressed body is more than {_STREAMS} streams: send it as one.")
 
 
 def compress(body: bytes, accept: bytes) -> tuple[bytes, bytes] | None:
@@ -94,6 +102,16 @@ def compress(body: bytes, accept: bytes) -> tuple[bytes, bytes] | None:
         stream = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
         return b"gzip", stream.compress(body) + stream.flush()
     return b"deflate", zlib.compress(body, 1)
+
+
+def check_json(body: bytes, limits: Limits) -> None:
+    """Raise `TooLarge` for more JSON than is accepted, `BadInput` for JSON nested too deep."""
+    if len(body) > limits.json_bytes:
+        raise TooLarge(
+            f"The JSON is larger than {limits.json_bytes} bytes: send raw (binary) tensors, or "
+            "several requests."
+        )
+    check_depth(body, limits.json_depth)
 
 
 def check_depth(body: bytes, limit: int) -> None:
@@ -121,7 +139,7 @@ def check_depth(body: bytes, limit: int) -> None:
 
 def decode_json(body: bytes, limits: Limits) -> object:
     """Any JSON, as Python objects. Raises `BadInput` with the place of the error."""
-    check_depth(body, limits.json_depth)
+    check_json(body, limits)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as exc:

@@ -17,7 +17,7 @@ from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.spec import Limits
 from hotswap.errors import BadInput
 from hotswap.ports import Array
-from hotswap.server.bodies import check_depth, decode_json
+from hotswap.server.bodies import check_json, decode_json
 from hotswap.server.calls import check_rows, common_rows, match_names, refuse_half_floats
 from hotswap.server.plans import Plan
 from hotswap.server.tensors import (
@@ -99,7 +99,7 @@ def decode(body: bytes, header_length: bytes | None, plan: Plan, limits: Limits)
     """
     if header_length is None:
         if plan.quick:
-            check_depth(body, limits.json_depth)
+            check_json(body, limits)
             call = _decode_quickly(body, plan, limits)
             if call is not None:
                 return call

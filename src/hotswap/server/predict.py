@@ -12,7 +12,7 @@ from hotswap.core.signature import TensorSpec
 from hotswap.core.spec import Limits
 from hotswap.errors import BadInput
 from hotswap.ports import Array
-from hotswap.server.bodies import check_depth, decode_json
+from hotswap.server.bodies import check_json, decode_json
 from hotswap.server.calls import (
     columns_from_lists,
     columns_from_rows,
@@ -51,7 +51,7 @@ _decode_quick = msgspec.json.Decoder(Quick).decode
 
 def parse(body: bytes, limits: Limits) -> Quick | Body:
     """The body's fields. Raises `BadInput` saying what is wrong."""
-    check_depth(body, limits.json_depth)
+    check_json(body, limits)
     try:
         return _decode_quick(body)
     except (msgspec.DecodeError, ValueError, RecursionError):

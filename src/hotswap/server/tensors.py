@@ -18,11 +18,13 @@ import numpy as np
 
 from hotswap.core.datatypes import FLOATS, NUMPY_OF, OIP_OF
 from hotswap.core.signature import TensorSpec
-from hotswap.errors import BadInput
+from hotswap.errors import BadInput, TooLarge
 from hotswap.ports import Array
 
 MAX_DIMS: Final = 32
 MAX_ELEMENTS: Final = 2**40
+#: Elements of a raw BYTES tensor, which are read one by one.
+MAX_TEXTS: Final = 2**21
 
 _LENGTH: Final = struct.Struct("<I")
 _NUMBERS: Final = frozenset({int, float})
@@ -231,6 +233,8 @@ def _raw_texts(name: str, raw: memoryview, count: int) -> Array:
     # Each element takes at least its four bytes of length: bounds the allocation.
     if count * 4 > len(raw):
         raise BadInput(f"Input {show(name)}: the raw BYTES end before {count} elements.")
+    if count > MAX_TEXTS:
+        raise TooLarge(f"Input {show(name)}: one request may hold {MAX_TEXTS} BYTES elements.")
     values: list[bytes] = []
     at, end = 0, len(raw)
     for _ in range(count):

@@ -7,7 +7,7 @@ import gzip
 import logging
 import time
 import zlib
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -348,6 +348,56 @@ async def test_bad_compressed_requests(coding: str, body: bytes, status: int) ->
     reply = await client.post("/predict", body, {"content-encoding": coding})
     assert reply.status == status
     assert reply.error
+
+
+async def test_many_compressed_streams() -> None:
+    """A body of very many streams is refused soon: each costs time however little it holds."""
+    client, _ = client_of()
+    one = gzip.compress(b" ")
+    packed = one * 5_000 + gzip.compress(msgspec.json.encode(PREDICT))
+    assert (await client.post("/predict", packed, {"content-encoding": "gzip"})).status == 200
+    reply = await client.post("/predict", one * 50_000, {"content-encoding": "gzip"})
+    assert reply.status == 400
+    assert "send it as one" in reply.error
+
+
+async def test_a_large_stream_in_many_pieces() -> None:
+    """What is compressed and still large comes out as it went in."""
+    client, _ = client_of()
+    noise = np.random.default_rng(0).integers(33, 35, 2_000_000, np.uint8).tobytes()
+    body = b'{"features": ' + msgspec.json.encode([0.0] * 30) + b', "request_id": "'
+    body += noise.replace(b'"', b"#") + b'"}'
+    reply = await client.post("/predict", gzip.compress(body, 1), {"content-encoding": "gzip"})
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "media", "make"),
+    [
+        ("/predict", "application/json", lambda pad: b'{"features":[0],' + pad + b'"x":0}'),
+        ("/invocations", "application/json", lambda pad: b'{"instances":[[0]],' + pad + b'"x":0}'),
+        (
+            "/v2/models/demo/infer",
+            "application/json",
+            lambda pad: b'{"inputs":[],' + pad + b'"x":0}',
+        ),
+        ("/invocations", "text/csv", lambda pad: b"x\n1" + pad + b"\n"),
+    ],
+)
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_text_is_limited_apart_from_the_body(
+    path: str, media: str, make: Callable[[bytes], bytes], coding: str
+) -> None:
+    """More JSON or CSV than a worker may stand still for is a 413, compressed or not."""
+    client, plane = client_of(limits=Limits(json_bytes=10_000, decompressed_ratio=10_000))
+    for spaces, wanted in ((9_000, {200, 400}), (10_000, {413})):
+        body = make(b" " * spaces)
+        packed = gzip.compress(body) if coding == "gzip" else body
+        headers = {"content-encoding": coding, "content-type": media}
+        reply = await client.post(path, packed, headers)
+        assert reply.status in wanted, reply.body
+        assert (b"10000 bytes" in reply.body) == (413 in wanted)
+    assert plane.held == 0
 
 
 async def test_ratio_limit() -> None:

@@ -386,6 +386,26 @@ async def test_damaged_raw_bytes_elements(text: bytes) -> None:
     assert (await client.post(URL, body, headers)).status == 400
 
 
+async def test_raw_tensors_are_not_limited_as_json_is() -> None:
+    """Only the JSON part counts for the limit of JSON; many raw texts have their own."""
+    client, plane = client_of(one("FP64"), limits=Limits(json_bytes=1000))
+    rows = np.zeros((1000, 2))
+    body, headers = binary(
+        {"inputs": [raw_input("x", [1000, 2], "FP64", rows.nbytes)]}, rows.tobytes()
+    )
+    reply = await client.post(URL, body, headers)
+    assert reply.status == 200, reply.body
+    assert plane.calls[0].rows == 1000
+    client, _ = client_of(one("BYTES", ()))
+    count = 2**21 + 1
+    body, headers = binary(
+        {"inputs": [raw_input("x", [count], "BYTES", 4 * count)]}, bytes(4 * count)
+    )
+    reply = await client.post(URL, body, headers)
+    assert reply.status == 413
+    assert str(2**21) in reply.error
+
+
 async def test_huge_raw_shape_allocates_nothing() -> None:
     """A shape of many elements with few bytes is refused before any allocation."""
     client, _ = client_of(one("BYTES", (-1,)))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hotswap.core.signature import Signature, TensorSpec
+from hotswap.core.spec import Limits
 from hotswap.server.app import DataApp
 from hotswap.testing.fakes import FakeModel, FakePlane, table_signature, tensor_signature
 from tests.unit.server.asgi_client import Client, client_of
@@ -81,6 +82,15 @@ async def test_forms_of_a_tensor(body: Any) -> None:
     reply = await client.post(URL, body, headers)
     assert reply.status == 200, reply.body
     assert plane.calls[0].inputs["input"].tolist() == [[1, 2], [3, 4]]
+
+
+async def test_csv_cells_are_limited() -> None:
+    """A CSV of very many short cells is a 413: each takes time however short it is."""
+    client, _ = client_of(tensor_signature(2), limits=Limits(json_bytes=800))
+    assert (await client.post(URL, b"1,2\n" * 50, CSV)).status == 200
+    reply = await client.post(URL, b"1,2\n" * 51, CSV)
+    assert reply.status == 413
+    assert "100 cells" in reply.error
 
 
 async def test_csv_of_a_table() -> None:

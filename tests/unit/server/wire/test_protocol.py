@@ -562,7 +562,7 @@ async def test_close_cancels_what_is_left(start: Start) -> None:
 
 async def test_large_answer_to_a_slow_reader_is_whole(start: Start) -> None:
     """An answer larger than the socket's buffers reaches a client that reads late, to its end."""
-    site = await start()
+    site = await start(json_bytes=1 << 25)
     wire = await site.wire()
     rows = 200_000
     site.plane.record = False
