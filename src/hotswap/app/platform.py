@@ -144,6 +144,15 @@ def _threads() -> list[int]:
         return [0]
 
 
+def raise_file_limit(wanted: int = 65_536) -> None:
+    """As many open files as the operator allows, up to ``wanted``: each connection and host takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def no_core_dumps() -> None:
     """A model that aborts must not fill the disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

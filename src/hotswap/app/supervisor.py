@@ -495,6 +495,7 @@ def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int
         why = "cannot be read" if exists else "does not exist"
         raise ConfigError(f"the models folder {settings.models} {why}")
     platform.become_subreaper()
+    platform.raise_file_limit()
     with _locked(settings.state_dir), contextlib.ExitStack() as stack:
         sockets, data_address = bind_slots(settings.host, settings.port, settings.workers)
         for sock in sockets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -64,6 +65,7 @@ class Node:
         self._sender = sender
         self._loading: dict[str, asyncio.Future[HostState]] = {}
         self._publishing: dict[tuple[int, int], tuple[RouteTable, asyncio.Future[Published]]] = {}
+        self._news = asyncio.Event()
         self._drained: dict[int, int] = {}
         #: host -> (index, the revision that no longer names it)
         self._leaving: dict[str, tuple[int, int]] = {}
@@ -73,6 +75,12 @@ class Node:
     # --- what the supervisor says
 
     def heard(self, message: object) -> None:
+        """A message of the supervisor."""
+        self._hear(message)
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _hear(self, message: object) -> None:
         if isinstance(message, HostChanged):
             self._host_changed(message.state)
         elif isinstance(message, HostGone):
@@ -185,6 +193,24 @@ class Node:
             ),
             key=lambda state: state.spec.instance,
         )
+
+    async def answering(self, model: str, version: str, seconds: float) -> None:
+        """Wait until a host of a warm version is up: one may be being restarted just now.
+
+        Raises `LoadError` saying why it does not come up.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while True:
+            hosts = self.warm(model, version)
+            if any(state.state == "ready" for state in hosts):
+                return
+            left = deadline - loop.time()
+            if not hosts or left <= 0:
+                why = next((state.error for state in hosts if state.error), "its process is gone")
+                raise LoadError(f"version {version!r} of model {model!r} does not stay up: {why}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
 
     # --- tables
 

@@ -57,6 +57,7 @@ class Routes:
 
     def give_up(self, model: str, version: str) -> None:
         """Nobody wants a version any more that is still being loaded."""
+        self.warming.give_up(model, version)
         for state in list(self._node.hosts.values()):
             if (state.spec.model, state.spec.version, state.state) == (model, version, "starting"):
                 self._node.stop(state.spec.host)

@@ -22,6 +22,9 @@ from hotswap.ports import Clock
 
 log = structlog.get_logger("hotswap.control")
 
+#: How long a switch waits for a warm version whose process is just being restarted.
+_UP_SECONDS = 10.0
+
 
 class Switching:
     """One switch of a model at a time; ``on_done`` is called after each flip.
@@ -126,6 +129,7 @@ class Switching:
             public = model.signatures.get(version, public)
         while True:
             await self._routes.warm(name, version, public)
+            await self._node.answering(name, version, _UP_SECONDS)
             async with self._routes.lock(name):
                 if not self._node.warm(name, version):
                     continue  # its time was over, or its memory was needed: it is warmed again

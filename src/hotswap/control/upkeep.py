@@ -50,6 +50,7 @@ class Upkeep:
         self._measure_at = 0.0
         self._lazy: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._lazy_waiting: set[tuple[str, str]] = set()
+        self._tasks: set[asyncio.Future[object]] = set()
 
     def connect(
         self,
@@ -123,12 +124,18 @@ class Upkeep:
             if now - failed >= _RETRY_SECONDS and not self.routes.warming.loading(
                 name, model.active
             ):
-                await self.bring_up(name)
+                # Beside the tick: a load takes its time, and the rest must not wait for it.
+                self._in_background(self.bring_up(name))
+
+    def _in_background(self, work: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def evict(self, model: str, version: str) -> None:
         """Unload it in the background."""
-        task = asyncio.ensure_future(self.unload(model, version))
-        task.add_done_callback(lambda done: done.exception())
+        self._in_background(self.unload(model, version))
 
     def residents(self) -> list[Resident]:
         """Loaded versions with what they hold and when they were last used (monotonic)."""

@@ -90,9 +90,22 @@ class Warming:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._in_turn(version, public))
             self._tasks[key] = task
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            task.add_done_callback(lambda done: self._forget(key, done))
         # Shielded: one who stops waiting must not take it from the others who wait.
         return await asyncio.shield(task)
+
+    def _forget(self, key: tuple[str, str, bool], done: asyncio.Task[list[HostState]]) -> None:
+        if self._tasks.get(key) is done:
+            del self._tasks[key]
+        if not done.cancelled():
+            done.exception()  # whoever waited was told
+
+    def give_up(self, model: str, version: str) -> None:
+        """Nobody waits for this load any more: end it, so that the next one is a new one."""
+        for key, task in list(self._tasks.items()):
+            if key[:2] == (model, version):
+                del self._tasks[key]
+                task.cancel()
 
     async def _in_turn(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
         record = version.record

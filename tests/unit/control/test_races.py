@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from hotswap.core.spec import VersionSettings
-from hotswap.errors import HotswapError
+from hotswap.errors import HotswapError, LoadError
+from hotswap.ipc.messages import HostChanged
 from tests.unit.control.fakes import World, settle
 
 
@@ -153,3 +154,23 @@ async def test_an_instance_that_does_not_come_up_again_is_replaced(world: World)
     assert supervisor.running() == {"m/v1": ["ready", "ready"]}
     (entry,) = supervisor.table().versions
     assert {ref.host for ref in entry.hosts} == set(supervisor.hosts)
+
+
+async def test_nothing_flips_to_a_version_whose_process_is_down(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No weight without warm capacity, on a rollback too: it waits, and else says what is wrong."""
+    monkeypatch.setattr("hotswap.control.switching._UP_SECONDS", 0.05)
+    await served.service.switch("m", "v2")
+    host = next(n for n, s in served.supervisor.hosts.items() if s.spec.version == "v1")
+    state = served.supervisor.hosts[host]
+    down = msgspec.structs.replace(state, state="restarting", error="killed by SIGSEGV")
+    served.node.heard(HostChanged(down))
+    with pytest.raises(LoadError, match="does not stay up: killed by SIGSEGV"):
+        await served.service.rollback("m")
+    assert served.supervisor.table().stable == "v2"
+    monkeypatch.setattr("hotswap.control.switching._UP_SECONDS", 30.0)
+    waiting = asyncio.create_task(served.service.rollback("m"))
+    await settle()
+    served.node.heard(HostChanged(state))
+    assert (await waiting).to == "v1"
