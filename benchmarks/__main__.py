@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--only NAME,…] [--peers NAME,…]`."""
+"""`python -m benchmarks [--quick] [--only NAME,…] [--peers NAME,…] [--into RESULT.json]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,6 +38,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", default=None, help=f"by commas, or 'none': {', '.join(PEERS)}")
     parser.add_argument(
         "--retune", action="store_true", help="try every setting of the peers again"
+    )
+    parser.add_argument(
+        "--into", type=Path, help="an earlier result whose other groups are kept (same machine)"
     )
     return parser.parse_args()
 
@@ -77,6 +81,11 @@ def main() -> int:
         "groups": {},
     }
     path = RESULTS / f"{now:%Y-%m-%d-%H%M%S}.json"
+    if args.into is not None:
+        earlier = json.loads(args.into.read_text())
+        if earlier["quick"] and not args.quick:
+            raise SystemExit(f"{args.into} is a quick run: a full one is not measured into it")
+        result["groups"] = earlier["groups"]
     for name in chosen:
         console.rule(f"{name}: {GROUPS[name].__doc__}")
         result["groups"][name] = run_group(name, options, console)
@@ -103,7 +112,13 @@ def run_group(name: str, options: Options, console: Console) -> dict[str, Any]:
     others = max(0.0, (busy_after - busy) - (ours_after - ours)) / took
     if others > NOISE:
         console.print(f"[yellow]Other processes used {others:.2f} cores meanwhile.[/]")
-    return seen | {"took_seconds": round(took, 1), "others_cores": round(others, 3)}
+    now = datetime.datetime.now(datetime.UTC)
+    return seen | {
+        "took_seconds": round(took, 1),
+        "others_cores": round(others, 3),
+        "measured": f"{now:%Y-%m-%d %H:%M} UTC",
+        "commit": machine.facts()["commit"],
+    }
 
 
 def install_tools(*, need_nginx: bool) -> None:
