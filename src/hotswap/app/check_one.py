@@ -94,7 +94,18 @@ def _ingest(request: Request) -> Ingested:
         roots=[],
     )
     policy.check_trust(ingested.runs_code, ingested.artifact.digest)
+    if ingested.settings.compile == "onnx" and ingested.artifact.runtime != "onnx":
+        return _compiled(ingested, request.scratch)
     return ingested
+
+
+def _compiled(ingested: Ingested, scratch: str) -> Ingested:
+    """The version as a server would serve it: as ONNX, proved to answer like the original."""
+    from hotswap.app.job import ConvertRequest, convert
+
+    request = ConvertRequest(0, ingested.artifact, ingested.settings, scratch, trusted=True)
+    converted, _ = convert(request)
+    return converted
 
 
 def _limit(request: Request, settings: VersionSettings) -> float:

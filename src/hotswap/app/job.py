@@ -19,12 +19,15 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from hotswap.core.spec import Artifact, Json, VersionSettings
+from hotswap.core.spec import Artifact, Ingested, Json, VersionSettings
 from hotswap.errors import BadInput, HotswapError, LoadError, UntrustedCode
+
+if TYPE_CHECKING:
+    from hotswap.runtimes.convert import ParityReport
 
 _NICE: Final = 10  # predictions go first
 _PROGRESS_BYTES: Final = 16 * 1024 * 1024
@@ -96,7 +99,8 @@ def _answer(line: bytes, answers: IO[bytes]) -> None:
         if isinstance(request, IngestRequest):
             result: object = _ingest(request, answers)
         elif isinstance(request, ConvertRequest):
-            result = _convert(request)
+            taken, report = convert(request)
+            result = {"ingested": taken, "report": report}
         else:
             result = _discard(request)
         answer: dict[str, object] = {"id": request_id, "ok": result}
@@ -140,7 +144,12 @@ def _ingest(request: IngestRequest, answers: IO[bytes]) -> object:
     )
 
 
-def _convert(request: ConvertRequest) -> object:
+def convert(request: ConvertRequest) -> tuple[Ingested, ParityReport]:
+    """The version as ONNX, taken into ``state_dir``, and how near it is to the original.
+
+    Raises `LoadError` if it cannot be converted or answers otherwise, `UntrustedCode` if to load
+    the original would run its code and it is not ``trusted``.
+    """
     from hotswap.plugins import find_runtime, runtimes
     from hotswap.runtimes.convert import to_onnx
     from hotswap.sources.ingest import ingest, staging
@@ -160,7 +169,7 @@ def _convert(request: ConvertRequest) -> object:
             shutil.copyfile(original / settings.samples, folder / settings.samples)
         overrides = msgspec.to_builtins(settings) | {"runtime": "onnx", "in_place": False}
         taken = ingest(folder, Path(request.state_dir), [folder], find_runtime, overrides=overrides)
-    return {"ingested": taken, "report": report}
+    return taken, report
 
 
 def _discard(request: DiscardRequest) -> object:

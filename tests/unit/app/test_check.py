@@ -134,3 +134,25 @@ def test_an_unreadable_folder(tmp_path: Path) -> None:
     """One clear line."""
     with pytest.raises(ConfigError, match="cannot be read"):
         check(tmp_path / "nothing")
+
+
+def test_what_would_be_compiled_is_compiled(tmp_path: Path) -> None:
+    """`compile: onnx` is checked as a server would do it: converted, proved, the result loaded."""
+    for version, yaml in (
+        ("v1", "compile: onnx\n"),
+        ("v2", "compile: onnx\nparity_atol: 0\nparity_rtol: 0\n"),
+        ("v3", "parity_atol: 0\nparity_rtol: 0\n"),
+    ):
+        folder = write_breast_cancer(tmp_path / "models" / "m" / version, "skops")
+        (folder / "version.yaml").write_text(yaml)
+    write_breast_cancer(tmp_path / "models" / "m" / "v4", "joblib")
+    (tmp_path / "models" / "m" / "v4" / "version.yaml").write_text("compile: onnx\n")
+    before = sorted(tmp_path.rglob("*"))
+    good, results = check(tmp_path / "models")
+    assert not good
+    assert (results["m/v1"].ok, results["m/v1"].runtime) == (True, "onnx")
+    assert not results["m/v2"].ok
+    assert "the ONNX version differs from the original" in results["m/v2"].message
+    assert (results["m/v3"].ok, results["m/v3"].runtime) == (True, "sklearn")
+    assert "--trust-code" in results["m/v4"].message
+    assert sorted(tmp_path.rglob("*")) == before
