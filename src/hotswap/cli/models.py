@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,8 @@ from hotswap.cli.client import (
 from hotswap.cli.traffic import Model, Version
 
 app = typer.Typer(help="List, add, load, convert and remove versions.", no_args_is_help=True)
+_NOTE = 70
+_NARROW = 120
 STATE_STYLES = {"READY": "green", "UNAVAILABLE": "bold red", "LOADING": "yellow"}
 
 OptionalVersion = Annotated[
@@ -48,21 +52,67 @@ def list_(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) 
     if not answer["models"]:
         output.say("no model is registered; add one with 'hotswap models add MODEL PATH'")
         return
-    _table(answer["models"])
+    for name in _table(answer["models"]):
+        output.say((f"reasons in full: hotswap models show {name}", "dim"))
 
 
-def _table(models: list[dict[str, Any]]) -> None:
+def _table(models: list[dict[str, Any]]) -> list[str]:
+    """A line a version, with notes short enough to read; the same one only where it is first.
+
+    On a narrow terminal the notes come below the table.
+    The names of the models that have more to tell.
+    """
     columns = ["Model", "Version", "State", "Role", "Traffic", "Runtime", "Memory", "Load", "Notes"]
     rows: list[list[output.Cell]] = []
+    below: list[tuple[str, str]] = []
+    narrow = output.width() < _NARROW
+    whole: list[str] = []
     for model in models:
+        seen: set[str] = set()
+        cut = False
         for index, version in enumerate(reversed(model["versions"])):
-            rows.append([model["name"] if index == 0 else "", *_cells(version)])
+            reason = version["reason"]
+            note = "not validated" if version["unvalidated"] and not reason else short(reason)
+            cut = cut or note != reason != ""
+            if reason and reason in seen:
+                note, cut = "the same", True
+            seen.add(reason)
+            name = model["name"] if index == 0 else ""
+            rows.append([name, *_cells(version), *([] if narrow else [note])])
+            if narrow and note:
+                below.append((f"{model['name']}/{version['version']}: ", note))
+        if cut:
+            whole.append(model["name"])
         if not model["versions"]:
-            rows.append([model["name"], "no versions", *[""] * 7])
+            rows.append([model["name"], "no versions", *[""] * (6 if narrow else 7)])
+    if narrow:
+        columns.pop()
     output.table(columns, rows, right=["Traffic", "Memory", "Load"])
+    for subject, note in below:
+        output.say((subject, "yellow"), note)
     for model in models:
         for warning in model["warnings"]:
             output.say((f"{model['name']}: ", "yellow"), warning)
+    return whole
+
+
+def short(reason: str) -> str:
+    """A reason's first clause, cut at a word to `_NOTE` characters.
+
+    >>> short("ValueError: not a model")
+    'ValueError: not a model'
+    >>> short("it cannot be loaded; install scikit-learn")
+    'it cannot be loaded …'
+    """
+    line = " ".join(reason.split())
+    clause = re.split(r"; |(?<=[.!?]) (?=[A-Z])", line, maxsplit=1)[0]
+    if len(clause) <= _NOTE:
+        return clause if clause == line else clause.rstrip(".;") + " …"
+    return (
+        textwrap.shorten(clause, _NOTE, placeholder=" …")
+        if " " in clause[:_NOTE]
+        else (clause[: _NOTE - 1] + "…")
+    )
 
 
 def _cells(version: dict[str, Any]) -> list[output.Cell]:
@@ -77,7 +127,6 @@ def _cells(version: dict[str, Any]) -> list[output.Cell]:
         version["runtime"],
         f"{memory / 1024**2:.1f} MiB" if memory else "",
         f"{seconds:.2f} s" if seconds is not None else "",
-        version["reason"] or ("not validated" if version["unvalidated"] else ""),
     ]
 
 

@@ -52,7 +52,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     for column in columns:
         shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -78,6 +78,11 @@ def spinner(text: str, quiet: bool = False) -> Iterator[None]:
 
     with Console(stderr=True).status(Text(plain(text))):
         yield
+
+
+def width() -> int:
+    """How many columns of text stdout shows."""
+    return int(_stdout().width)
 
 
 def _stdout() -> Any:

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 from typer.testing import Result
 
+from hotswap.cli import output
 from hotswap.server.admin import create_app
 from hotswap.testing.fake_control import FakeControl
 from tests.unit.cli.conftest import Run, serving
@@ -76,6 +78,55 @@ def test_the_list_shows_what_is_active_and_what_is_wrong(run: Run, control: Fake
         assert text in first
     assert "ValueError: not a model" in second
     assert "fraud: v2 is odd" in shown
+
+
+def test_long_reasons_are_cut_and_not_repeated(run: Run, control: FakeControl) -> None:
+    """The table stays readable; what it leaves out is in `show` and in JSON."""
+    _added(run, "v1", "v2", "v3", "v4", "v5")
+    long = "the library " + "that it needs was not found in any of the places " * 5 + "; install it"
+    reasons = [long, long, "", "too odd; send another", long]
+    (model,) = control.table.values()
+    versions = tuple(
+        msgspec.structs.replace(version, reason=reason)
+        for version, reason in zip(model.versions, reasons, strict=True)
+    )
+    control.table["fraud"] = msgspec.structs.replace(model, versions=versions)
+    shown = run("models", "list").stdout
+    lines = [line for line in shown.splitlines() if "the library that it needs" in line]
+    assert len(lines) == 1
+    assert "v5" in lines[0]
+    assert lines[0].endswith(" …")
+    note = lines[0][lines[0].index("the library") :]
+    assert 50 < len(note) <= 70
+    assert long.startswith(note.removesuffix(" …") + " ")
+    assert shown.count("the same") == 2
+    assert "too odd …" in shown
+    assert "hotswap models show fraud" in shown
+    assert long in run("models", "show", "fraud").stdout
+    listed = _json(run("models", "list", "--json"))["models"][0]["versions"]
+    assert [version["reason"] for version in listed] == reasons
+
+
+def test_notes_come_below_a_narrow_table(
+    run: Run, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns there is no room beside the numbers: each note has a line of its own."""
+    _added(run, "v1", "v2")
+    (model,) = control.table.values()
+    versions = tuple(msgspec.structs.replace(each, reason="it is odd") for each in model.versions)
+    control.table["fraud"] = msgspec.structs.replace(model, versions=versions)
+    monkeypatch.setattr(output, "_stdout", lambda: Console(width=80))
+    lines = run("models", "list").stdout.splitlines()
+    assert "fraud/v2: it is odd" in lines
+    assert "fraud/v1: the same" in lines
+    assert max(map(len, lines)) <= 80
+    assert not any("Notes" in line for line in lines)
+
+
+def test_short_reasons_need_no_pointer(run: Run) -> None:
+    """What is shown in full is not pointed to."""
+    _added(run, "v1")
+    assert "models show" not in run("models", "list").stdout
 
 
 def test_an_empty_list_says_how_to_fill_it(run: Run) -> None:
