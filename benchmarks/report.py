@@ -231,6 +231,7 @@ def memory_lines(seen: dict[str, Any]) -> list[str]:
             ", ".join(figure(v["shown_mib"]) for v in each["versions"]),
         ]
         for name, each in seen.items()
+        if isinstance(each, dict)  # beside the formats stands how the group was run
     ]
     header = [
         "format",

@@ -70,6 +70,15 @@ RESULT: dict[str, Any] = {
             "after_mib": 315.0,
             "growth": 0.05,
         },
+        "memory": {
+            "skops": {
+                "versions": [{"processes": 1, "private_mib": 11.8, "shown_mib": 11.4}],
+                "artifact_mib": 0.02,
+                "beyond_artifact_mib": 11.78,
+            },
+            "took_seconds": 9.1,
+            "commit": "abc",
+        },
         "onnx": {"problem": "hotswap did not start: no such file"},
     },
 }
@@ -127,6 +136,7 @@ def test_the_page_states_targets_peers_and_what_is_missing() -> None:
     assert "2.22 × the requests/s of mosec" in page
     assert "| ≤ 10% | 5.0% | pass |" in page
     assert "200 switches between two warm versions" in page
+    assert "| skops | 0.02 MiB | 11.8 MiB | 11.8 | 11.4 |" in page
 
 
 def test_a_disturbed_run_says_so() -> None:
