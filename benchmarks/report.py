@@ -26,6 +26,8 @@ def figure(value: float | None, unit: str = "") -> str:
     """A number as people read it: three digits that mean something."""
     if value is None:
         return "–"
+    if unit == "ms" and 0 < value < 0.1:
+        return figure(value * 1000, "µs")
     if abs(value) >= 1000 or (float(value).is_integer() and not unit):
         text = f"{value:,.0f}"
     elif abs(value) >= 100:
@@ -45,10 +47,10 @@ def markdown(result: dict[str, Any], picture: str | None = None) -> str:
         *["---", "orphan: true", "---", ""],  # fine in a table of contents, and without one
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks.report` from one run of `make bench`; every figure below is "
-        "a median of that run, and all servers were measured on the same machine in interleaved rounds.",
+        "Written by `python -m benchmarks.report` from the result of `make bench`; figures are medians, and all servers were measured on the same machine in interleaved rounds.",
         "",
         *machine_lines(result),
+        *merged_lines(result),
         *disturbed_lines(groups),
         *target_lines(judged),
     ]
@@ -82,6 +84,17 @@ def machine_lines(result: dict[str, Any]) -> list[str]:
     ]
     lines += [f"- {name}: {version}" for name, version in versions.items()]
     return [*lines, "", "</details>", ""]
+
+
+def merged_lines(result: dict[str, Any]) -> list[str]:
+    """Says so if some groups were kept from an earlier run."""
+    if "--into" not in result["command"]:
+        return []
+    return [
+        "Not all groups are of one run: some were measured anew into an earlier result of this "
+        "machine. What is compared within a group was always measured side by side.",
+        "",
+    ]
 
 
 def disturbed_lines(groups: dict[str, Any]) -> list[str]:

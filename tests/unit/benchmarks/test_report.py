@@ -38,6 +38,7 @@ CAPACITY = {
 RESULT: dict[str, Any] = {
     "started": "2030-01-01 00:00 UTC",
     "quick": False,
+    "command": [],
     "machine": {
         "cpu": "a processor",
         "cores": 2,
@@ -139,6 +140,12 @@ def test_the_page_states_targets_peers_and_what_is_missing() -> None:
     assert "| skops | 0.02 MiB | 11.8 MiB | 11.8 | 11.4 |" in page
 
 
+def test_a_merged_result_says_so() -> None:
+    """Groups of several runs are not passed off as one run."""
+    assert "Not all groups are of one run" in markdown(RESULT | {"command": ["--into", "x.json"]})
+    assert "Not all groups are of one run" not in markdown(RESULT)
+
+
 def test_a_disturbed_run_says_so() -> None:
     """If others were computing meanwhile, the reader is told."""
     groups = copy.deepcopy(RESULT["groups"])
@@ -162,7 +169,7 @@ def test_a_quick_run_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(None, "ms", "–"), (0, "", "0"), (0.4219, "ms", "0.42 ms"), (12.34, "µs", "12.3 µs"), (20400.4, "", "20,400"), (250.6, "ms", "251 ms")],
+    [(None, "ms", "–"), (0, "", "0"), (0.4219, "ms", "0.42 ms"), (12.34, "µs", "12.3 µs"), (0.0023, "ms", "2.30 µs"), (20400.4, "", "20,400"), (250.6, "ms", "251 ms")],
 )  # fmt: skip
 def test_figures_are_rounded_for_people(value: float | None, unit: str, text: str) -> None:
     """Three digits that mean something."""
