@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final, cast
+import struct
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from hotswap.core.datatypes import NUMPY_OF
 from hotswap.core.signature import Signature, TensorSpec
 
 #: The largest finite FP32.
-_FP32_MAX: Final = 3.4028234663852886e38
 
 _CACHED_HEADS: Final = 256
 
@@ -27,6 +27,8 @@ class Plan:
     """
 
     __slots__ = (
+        "_pack_row",
+        "asked",
         "columns",
         "dtype",
         "half",
@@ -53,6 +55,7 @@ class Plan:
         self.tail: list[int] = list(inputs[0].shape[1:]) if inputs else []
         self.width = math.prod(self.tail)
         self.dtype: np.dtype[Any] = NUMPY_OF[inputs[0].datatype] if inputs else np.dtype("f8")
+        self.asked: set[tuple[str, ...]] = set()
         self.heads: dict[tuple[str, np.dtype[Any]], bytes] = {}
         self.half = any(spec.datatype in ("FP16", "BF16") for spec in signature.outputs)
         self.quick = (
@@ -63,24 +66,33 @@ class Plan:
             and self.width > 0
             and all(size > 0 for size in self.tail)
         )
+        row = f"<{self.width}{self.dtype.char}" if self.quick else ""
+        self._pack_row = struct.Struct(row).pack
 
     def remember(self, name: str, dtype: np.dtype[Any], head: bytes) -> None:
         """Keep an output's head; a model that invents names does not fill the memory."""
         if len(self.heads) < _CACHED_HEADS:
             self.heads[(name, dtype)] = head
 
+    def allow(self, outputs: tuple[str, ...]) -> None:
+        """These names were checked: the next request that asks for them need not be."""
+        if len(self.asked) < _CACHED_HEADS:
+            self.asked.add(outputs)
+
     def floats(
         self, values: list[float | None], rows: int
     ) -> np.ndarray[Any, np.dtype[Any]] | None:
         """``rows`` rows for a quick plan's input, or None if the careful path must look."""
-        if self.dtype.itemsize == 4:
-            numbers = cast("list[float]", values)
-            try:
-                if max(numbers) > _FP32_MAX or min(numbers) < -_FP32_MAX:
-                    return None
-            except TypeError:  # a null, which is NaN
-                return None
-        return np.array(values, self.dtype).reshape((rows, *self.tail))
+        # `struct` makes the bytes that go to the host in one step, and knows what does not fit.
+        if rows == 1:
+            pack = self._pack_row
+        else:
+            pack = struct.Struct(f"<{len(values)}{self.dtype.char}").pack
+        try:
+            raw = pack(*values)
+        except (struct.error, OverflowError):  # a null, which is NaN, or too large for FP32
+            return None
+        return np.frombuffer(raw, self.dtype).reshape((rows, *self.tail))
 
 
 class Plans:
