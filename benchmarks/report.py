@@ -44,7 +44,6 @@ def markdown(result: dict[str, Any], picture: str | None = None) -> str:
     groups = result["groups"]
     judged = verdicts(groups, quick=result["quick"])
     lines = [
-        *["---", "orphan: true", "---", ""],  # fine in a table of contents, and without one
         "# Benchmarks",
         "",
         "Written by `python -m benchmarks.report` from the result of `make bench`; figures are medians, and all servers were measured on the same machine in interleaved rounds.",

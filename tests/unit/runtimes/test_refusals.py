@@ -17,7 +17,7 @@ from hotswap.errors import LoadError, MissingDependency
 from hotswap.plugins import find_runtime
 from hotswap.ports import Executor
 from hotswap.runtimes.onnx_file import check as check_onnx
-from hotswap.runtimes.skops_files import allowed
+from hotswap.runtimes.skops_files import allowed, load_skops
 from hotswap.runtimes.torch import require_safe
 from tests.models import FILE_OF, write_breast_cancer
 
@@ -374,3 +374,16 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("import no_such_package.deep\n\nclass Model: ...\n")
     with pytest.raises(MissingDependency, match="needs the package no_such_package, which"):
         load(tmp_path)
+
+
+def test_a_feature_selector_in_skops_loads(tmp_path: Path) -> None:
+    """The function by which columns were scored is on the list; other functions are not."""
+    import skops.io
+    from sklearn.feature_selection import SelectKBest, f_classif
+
+    rows, labels = np.eye(6), np.array([0, 1, 0, 1, 0, 1])
+    fitted = SelectKBest(f_classif, k=2).fit(rows, labels)
+    skops.io.dump(fitted, tmp_path / "model.skops")
+    again = load_skops(tmp_path / "model.skops")
+    assert (again.transform(rows) == fitted.transform(rows)).all()
+    assert not allowed("sklearn.utils.extmath.safe_sparse_dot")
