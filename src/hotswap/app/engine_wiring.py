@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ import structlog
 from hotswap.app.engine_control import ControlThread
 from hotswap.app.engine_hosts import EngineHosts, in_python
 from hotswap.app.engine_service import EngineService, ThreadJobs
+from hotswap.app.folders import locked
 from hotswap.config import machine_memory
 from hotswap.control.node import Node
 from hotswap.control.warming import Policy
@@ -80,7 +80,7 @@ def wire(
         from hotswap.stores.sqlite import SqliteStore
 
         folder = settings.state_dir
-        held.enter_context(lock(folder))
+        held.enter_context(locked(folder))
         store = SqliteStore(folder / "hotswap.db")
     else:
         from hotswap.stores.memory import MemoryStore
@@ -127,44 +127,6 @@ def wire(
             settings.models, settings.poll_seconds, settings.settle_seconds, clock
         )
     return control
-
-
-@contextlib.contextmanager
-def lock(state_dir: Path) -> Iterator[None]:
-    """One engine or server on a state directory. Raises `ConfigError` if there is another."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        file = open(state_dir / "lock", "a+")  # noqa: SIM115 - held until the end
-    except OSError as exc:
-        raise ConfigError(
-            f"the state directory {state_dir} cannot be used: {exc.strerror}"
-        ) from None
-    with file:
-        try:
-            _lock(file.fileno())
-        except OSError:
-            raise ConfigError(
-                f"the state directory {state_dir} is in use by another engine or server: stop it "
-                "or choose another state_dir"
-            ) from None
-        if sys.platform != "win32":
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        yield
-
-
-def _lock(descriptor: int) -> None:
-    """Raises OSError if another process, or this one, holds it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def log_by_the_standard_library() -> None:

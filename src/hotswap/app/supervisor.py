@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
-from hotswap.app import logs, platform
+from hotswap.app import folders, logs, platform
 from hotswap.app.clock import SystemClock
 from hotswap.app.hosts import Hosts
 from hotswap.app.last import LastRun
@@ -53,10 +49,6 @@ from hotswap.ipc.words import HEALTH_WORDS, MODELS, Epoch, Health, Words
 log = structlog.get_logger("hotswap.supervisor")
 
 _CHECK_SECONDS = 0.25
-# macOS allows 103 bytes for a socket's address, and 27 follow: "/hotswap-12345678/h12345678".
-_ROOT_LENGTH = 76
-# Not the name of a state directory's lock: only folders with this one are ever swept.
-_RUNTIME_LOCK = "runtime.lock"
 
 
 class Control:
@@ -417,69 +409,6 @@ def _url(address: tuple[str, int]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-@contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    """One supervisor a state directory."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        file = open(state_dir / "lock", "a+")  # noqa: SIM115 - held until the end
-    except OSError as exc:
-        raise ConfigError(
-            f"the state directory {state_dir} cannot be used: {exc.strerror}"
-        ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise ConfigError(
-                f"the state directory {state_dir} is in use by process {holder}: "
-                "stop that server or choose another --state-dir"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _runtime_folder() -> Iterator[str]:
-    """A short, private folder for sockets, tables and tallies; gone at the end."""
-    root = runtime_root(("/dev/shm", tempfile.gettempdir(), "/tmp"))
-    _sweep_runtime_folders(Path(root))
-    folder = tempfile.mkdtemp(prefix="hotswap-", dir=root)
-    lock = open(os.path.join(folder, _RUNTIME_LOCK), "w")  # noqa: SIM115 - held until the end
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.mkdir(os.path.join(folder, "tables"))
-    os.mkdir(os.path.join(folder, "tally"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.close()
-
-
-def runtime_root(roots: Sequence[str]) -> str:
-    """The first of these that can be written to and leaves room for the hosts' socket addresses."""
-    usable = (p for p in roots if os.access(p, os.W_OK | os.X_OK) and len(p) <= _ROOT_LENGTH)
-    root = next(usable, None)
-    if root is None:
-        raise ConfigError(
-            f"none of {', '.join(roots)} can hold the server's sockets: set TMPDIR to a folder "
-            f"that can be written to and whose path has at most {_ROOT_LENGTH} characters"
-        )
-    return root
-
-
-def _sweep_runtime_folders(root: Path) -> None:
-    """Remove what supervisors that were killed have left: their locks went with them."""
-    for old in root.glob("hotswap-*"):
-        with contextlib.suppress(OSError), open(old / _RUNTIME_LOCK) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old, ignore_errors=True)
-
-
 def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
     """Serve until told to stop; the exit status. Raises `ConfigError` before anything is started.
 
@@ -496,13 +425,13 @@ def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int
         raise ConfigError(f"the models folder {settings.models} {why}")
     platform.become_subreaper()
     platform.raise_file_limit()
-    with _locked(settings.state_dir), contextlib.ExitStack() as stack:
+    with folders.locked(settings.state_dir), contextlib.ExitStack() as stack:
         sockets, data_address = bind_slots(settings.host, settings.port, settings.workers)
         for sock in sockets:
             stack.enter_context(sock)
         control_socket, control_address = bind_one(settings.control_host, settings.control_port)
         stack.enter_context(control_socket)
-        folder = stack.enter_context(_runtime_folder())
+        folder = stack.enter_context(folders.runtime_folder())
 
         async def main() -> int:
             return await Supervisor(

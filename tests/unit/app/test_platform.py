@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hotswap.app import platform, sockets, spawner
+from hotswap.app.folders import runtime_root
 from hotswap.app.processes import reap_strangers
 from hotswap.app.spawner import Spawner
-from hotswap.app.supervisor import runtime_root
 from hotswap.config import Settings
 from hotswap.errors import ConfigError
 from hotswap.ipc.messages import Fork, Forked
@@ -196,20 +196,20 @@ def test_sigkill_is_told_by_its_name() -> None:
 
 def test_only_left_runtime_folders_are_swept(tmp_path: Path) -> None:
     """What a killed server left goes; a live server's folder and a state directory stay."""
-    from hotswap.app.supervisor import _locked, _runtime_folder, _sweep_runtime_folders
+    from hotswap.app.folders import locked, runtime_folder, sweep_runtime_folders
 
-    with _locked(tmp_path / "hotswap-state"):
+    with locked(tmp_path / "hotswap-state"):
         pass  # a server that used it, and has ended
     left = tmp_path / "hotswap-left"
     left.mkdir()
-    with _runtime_folder() as folder:
+    with runtime_folder() as folder:
         live = Path(folder)
         for lock in live.glob("*lock*"):
             (left / lock.name).touch()
         assert list(left.iterdir()), "a runtime folder has a lock"
-        _sweep_runtime_folders(live.parent)
+        sweep_runtime_folders(live.parent)
         assert live.is_dir()
-        _sweep_runtime_folders(tmp_path)
+        sweep_runtime_folders(tmp_path)
     assert not live.exists()
     assert [each.name for each in tmp_path.iterdir()] == ["hotswap-state"]
 
