@@ -80,6 +80,7 @@ def test_the_control_socket_tells_its_port() -> None:
     with sock, socket.create_connection((host, port), timeout=5):
         connection, _ = sock.accept()
         connection.close()
+        assert port == sock.getsockname()[1] != 0
 
 
 def test_ipv6_is_an_address_too() -> None:
