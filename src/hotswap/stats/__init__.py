@@ -1,0 +1,1 @@
+"""Statistics that stay valid while they are watched. Pure functions of mergeable counters."""
