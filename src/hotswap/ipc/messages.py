@@ -11,6 +11,7 @@ import msgspec
 from hotswap.core.routing import RouteTable
 from hotswap.core.signature import Signature
 from hotswap.core.spec import Artifact, Limits, VersionSettings
+from hotswap.core.windows import Window
 
 
 class HostSpec(msgspec.Struct, frozen=True):
@@ -19,7 +20,7 @@ class HostSpec(msgspec.Struct, frozen=True):
     ``runs_code``: its format can run code, so it is only started where the operator trusts it.
     ``public`` is the model's signature that the version must be adapted to, None for the first
     version of a model (it then decides) or if forced. ``roots`` are paths that must not be
-    shown to clients.
+    shown to clients. ``twin``: a second host of the stable version, for a rollout alone.
     """
 
     host: str
@@ -34,6 +35,7 @@ class HostSpec(msgspec.Struct, frozen=True):
     load_seconds: float
     runs_code: bool = False
     roots: tuple[str, ...] = ()
+    twin: bool = False
 
 
 class LoadReport(msgspec.Struct, frozen=True):
@@ -178,7 +180,34 @@ class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
     version: str
 
 
+class Tripped(msgspec.Struct, frozen=True, tag="tripped"):
+    """A worker's breaker took the candidate of a test out of its route: take it out of every
+    worker's (the supervisor sets *stable only* at once, then tells control). ``reason`` is a
+    sentence; ``failures`` are the candidate's consecutive failures that it counted.
+    """
+
+    index: int
+    test: str
+    reason: str
+    failures: int
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """Windows that are complete. The supervisor numbers them and keeps them until control has
+    saved them: worker -> supervisor with ``sequence`` 0, supervisor -> control with its own.
+    """
+
+    windows: list[Window]
+    sequence: int = 0
+
+
 # --- control -> supervisor
+class CountedSaved(msgspec.Struct, frozen=True, tag="counted_saved"):
+    """What was counted up to this sequence is saved: it need not be kept for another control."""
+
+    sequence: int
+
+
 class StartHost(msgspec.Struct, frozen=True, tag="start_host"):
     spec: HostSpec
 
@@ -228,7 +257,9 @@ class HostGone(msgspec.Struct, frozen=True, tag="host_gone"):
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
-    """The supervisor's whole state, first message to control."""
+    """The supervisor's whole state, first message to control. ``run`` names this supervisor: the
+    sequence of `Counted` is its own.
+    """
 
     hosts: tuple[HostState, ...]
     tables: tuple[RouteTable, ...]
@@ -241,6 +272,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     supervisor_pid: int
     data_address: tuple[str, int]
     control_address: tuple[str, int]
+    run: str = ""
 
 
 class WorkersChanged(msgspec.Struct, frozen=True, tag="workers"):
@@ -250,7 +282,7 @@ class WorkersChanged(msgspec.Struct, frozen=True, tag="workers"):
 Message = (
     Fork | Preload | Forked | Preloaded | Live | Ready | Failed | Stop | Push | Started | Unready
     | Listening | Beat | Ack | Drained | Wanted | StartHost | StopHost | Publish | StableOnly
-    | WorkerInit | AllWarm | Published | HostChanged | HostGone | Snapshot | WorkersChanged
+    | Tripped | Counted | CountedSaved | WorkerInit | AllWarm | Published | HostChanged | HostGone | Snapshot | WorkersChanged
 )  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
