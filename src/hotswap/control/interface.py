@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 
@@ -84,4 +86,50 @@ class Control(Protocol):
 
     def switch_seconds(self) -> dict[str, tuple[int, float]]:
         """(count, total seconds from command to flip) by model, for metrics."""
+        ...
+
+    # --- rollouts
+
+    async def start_rollout(self, body: dict[str, Any], *, who: str = "") -> RolloutView:
+        """Start it (see `hotswap.core.strategy.parse` for ``body``). `Conflict` beside a running one."""
+        ...
+
+    async def plan_rollout(self, body: dict[str, Any]) -> PlanView:
+        """What `start_rollout` would do, without doing it."""
+        ...
+
+    async def rollouts(self, model: str | None = None) -> list[RolloutView]:
+        """Newest first."""
+        ...
+
+    async def rollout(self, id: str) -> RolloutView: ...
+
+    async def rollout_journal(self, id: str) -> list[JournalView]:
+        """Oldest first."""
+        ...
+
+    async def command_rollout(
+        self,
+        id: str,
+        command: str,
+        *,
+        generation: int | None = None,
+        idempotency_key: str | None = None,
+        force: bool = False,
+        why: str = "",
+        who: str = "",
+    ) -> RolloutView:
+        """``command``: promote, pause, resume, abort, retry, skip. Raises `Conflict` telling the
+        current state if it is illegal now or ``generation`` is not the rollout's.
+        """
+        ...
+
+    async def abort_operation(self, operation: str) -> OperationView:
+        """Give up a switch that is still preparing; `Conflict` if it is not."""
+        ...
+
+    def events(self, after: int | None = None) -> AsyncIterator[EventView]:
+        """What happens from now on, for ever; with ``after``, first what came after that event
+        (as far back as it is kept: the last 1,000).
+        """
         ...
