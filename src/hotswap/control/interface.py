@@ -133,3 +133,18 @@ class Control(Protocol):
         (as far back as it is kept: the last 1,000).
         """
         ...
+
+    def recent_events(self) -> list[EventView]:
+        """The events that are kept (the last 1,000), oldest first; without waiting for any."""
+        ...
+
+    def rollout_gauges(self) -> list[RolloutView]:
+        """Each model's latest rollout as last seen, for metrics and the page.
+
+        Cheap: from memory, ``metrics``, ``history`` and ``spec`` may be empty. Never raises.
+        """
+        ...
+
+    def rollout_counters(self) -> dict[tuple[str, str, str, str], int]:
+        """Rollouts that ended, by (model, strategy, phase, reason), for metrics. Never raises."""
+        ...
