@@ -14,14 +14,24 @@ from starlette.exceptions import HTTPException
 
 from hotswap.control.interface import Control
 from hotswap.errors import BadInput, HotswapError, MethodNotAllowed, NotFound
-from hotswap.server import admin_models, admin_simple, admin_system
+from hotswap.server import (
+    admin_events,
+    admin_models,
+    admin_rollouts,
+    admin_simple,
+    admin_switching,
+    admin_system,
+)
 from hotswap.server.admin_bodies import sentence
+from hotswap.server.admin_events import HEARTBEAT_SECONDS
 from hotswap.server.admin_replies import schemas
+from hotswap.server.admin_switching_replies import SWITCHING_REPLIES
 from hotswap.server.errors import error_body, translate
 from hotswap.server.guard import Guard
 
 DESCRIPTION = """\
-Register versions of models, load them, and switch live traffic between them.
+Register versions of models, load them, and move live traffic between them: at once, or by
+rollouts that decide by evidence.
 
 Every error is `{"error": "<sentence>"}`. Where the server has a token, send
 `Authorization: Bearer TOKEN`; `/healthz` and `/readyz` need none.
@@ -29,13 +39,18 @@ Every error is `{"error": "<sentence>"}`. Where the server has a token, send
 
 
 def create_app(
-    control: Control, *, token: str | None = None, allowed_hosts: Iterable[str] = ()
+    control: Control,
+    *,
+    token: str | None = None,
+    allowed_hosts: Iterable[str] = (),
+    heartbeat: float = HEARTBEAT_SECONDS,
 ) -> FastAPI:
     """The application over ``control``.
 
     ``token`` None: no token is asked for. ``allowed_hosts``: the names and addresses, beside
     loopback, that requests may be addressed to: the address bound (``0.0.0.0`` stands for any
-    address) and the operator's own names.
+    address) and the operator's own names. ``heartbeat``: after so many seconds without an event
+    its stream shows that it lives.
     """
     app = FastAPI(
         title="hotswap control API",
@@ -48,8 +63,13 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     app.state.control = control
+    app.state.heartbeat = heartbeat
+    app.state.listeners = 0
     app.include_router(admin_system.router)
     app.include_router(admin_models.router)
+    app.include_router(admin_rollouts.router)
+    app.include_router(admin_events.router)
+    app.include_router(admin_switching.router)
     app.include_router(admin_simple.router)
     app.add_middleware(Guard, token=token, allowed_hosts=tuple(allowed_hosts))
     app.add_exception_handler(HotswapError, _translated)
@@ -117,7 +137,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     own: dict[str, Any] = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         own.pop(name, None)
-    own.update(schemas())
+    own.update(schemas(*SWITCHING_REPLIES))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     content["security"] = [{"token": []}, {}]
     for path in ("/healthz", "/readyz"):

@@ -13,13 +13,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from hotswap.core.naming import check_name
 from hotswap.errors import BadInput
 
-# Keys that a later release may know, with the reason why this one refuses them.
-NOT_YET: dict[str, str] = {
-    "strategy": "this release switches at once and knows no strategies; leave 'strategy' out",
-    "strategy_type": "this release switches at once and knows no strategies; leave it out",
-    "strategy_config": "this release switches at once and knows no strategies; leave it out",
-    "steps": "this release switches at once, not in steps; leave 'steps' out",
-}
+_AT_ONCE = "this route switches at once; send strategies to POST /api/v1/rollouts"
+
+# Keys of other routes, with the reason why they are refused where they are not known.
+ELSEWHERE: dict[str, str] = dict.fromkeys(
+    ("strategy", "strategy_type", "strategy_config", "steps"), _AT_ONCE
+)
+
+DEEPEST = 32
+LARGEST = 2**63 - 1
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
@@ -35,7 +37,8 @@ def _name(kind: str) -> AfterValidator:
 
 
 def _json_only(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what JSON text cannot hold although Python's parser lets it through."""
+    """Refuse what JSON text cannot hold, or others cannot read, although Python's parser can."""
+    _check_values(value)
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -43,6 +46,24 @@ def _json_only(value: dict[str, Any]) -> dict[str, Any]:
     except ValueError:
         raise ValueError("must not hold NaN or infinity") from None
     return value
+
+
+def _check_values(value: Any) -> None:
+    """Refuse deep nesting and integers of more than 64 bits."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+            elif isinstance(each, int) and not -LARGEST <= each <= LARGEST:
+                raise ValueError("must not hold integers of more than 64 bits")
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"must not be nested deeper than {DEEPEST} levels")
 
 
 def local_path(uri: str) -> str:
@@ -73,7 +94,7 @@ def local_path(uri: str) -> str:
 ModelName = Annotated[StrictStr, _name("model")]
 VersionName = Annotated[StrictStr, _name("version")]
 Key = Annotated[StrictStr, Field(min_length=1, max_length=200)]
-MetadataMap = Annotated[dict[str, Any], AfterValidator(_json_only)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_json_only)]
 
 
 class Body(BaseModel):
@@ -95,7 +116,7 @@ class RegisterBody(Body):
     runtime: StrictStr | None = Field(
         None, description="What runs it, where the files do not tell.", examples=["sklearn"]
     )
-    metadata: MetadataMap | None = Field(None, description="Anything, kept with the version.")
+    metadata: JsonObject | None = Field(None, description="Anything, kept with the version.")
     changelog: StrictStr = Field("", description="What is new in it.", max_length=100_000)
     in_place: StrictBool = Field(
         False, description="Do not copy the artifact; it is hashed again at each load."
@@ -142,8 +163,8 @@ def sentence(problems: Sequence[Any]) -> str:
     match first["type"]:
         case "json_invalid":
             return f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}"
-        case "extra_forbidden" if place in NOT_YET:
-            return f"'{place}' cannot be used: {NOT_YET[place]}"
+        case "extra_forbidden" if place in ELSEWHERE:
+            return f"'{place}' cannot be used: {ELSEWHERE[place]}"
         case "extra_forbidden":
             unknown = [str(p["loc"][-1]) for p in problems if p["type"] == "extra_forbidden"]
             names = ", ".join(repr(_printable(name)) for name in unknown[:5])
@@ -152,6 +173,8 @@ def sentence(problems: Sequence[Any]) -> str:
             return "this route needs a JSON body"
         case "missing":
             return f"the body needs '{place}'"
+        case "value_error" if not place:
+            return f"the body {message}"
         case "value_error":
             return f"'{place}' is refused: {message}"
     if not place:

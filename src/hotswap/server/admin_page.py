@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from hotswap.core.rollout_views import RolloutView
 from hotswap.core.views import ModelView, VersionView
 
 REFRESH_SECONDS: Final = 5
@@ -38,9 +39,14 @@ CSP: Final = (
 
 
 def status_page(
-    models: Sequence[ModelView], info: Mapping[str, Any], unready: str, error: str
+    models: Sequence[ModelView],
+    info: Mapping[str, Any],
+    unready: str,
+    error: str,
+    rollouts: Sequence[RolloutView] = (),
 ) -> str:
-    """The page. ``unready``: why the node is not ready; ``error``: why there is no list.
+    """The page. ``unready``: why the node is not ready; ``error``: why there is no list;
+    ``rollouts``: those that run.
 
     Everything that is shown is escaped; the page's policy allows no script at all.
     """
@@ -64,7 +70,31 @@ def status_page(
         f'<p class="soft">Predictions: {escape(str(info.get("data", "")))} · '
         f"up {_duration(info.get('uptime_seconds'))} · "
         '<a href="/docs">API</a> · <a href="/metrics">metrics</a></p>'
-        f"{body}</body></html>"
+        f"{_rollouts(rollouts)}{body}</body></html>"
+    )
+
+
+def _rollouts(rollouts: Sequence[RolloutView]) -> str:
+    if not rollouts:
+        return ""
+    rows = "".join(_rollout(view) for view in rollouts)
+    return (
+        '<h2>Rollouts</h2><div class="scroll"><table><thead><tr><th>Model</th><th>Candidate</th>'
+        '<th>Phase</th><th>Step</th><th class="number">Weight</th><th>Message</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _rollout(view: RolloutView) -> str:
+    colour = {"RollingBack": "bad", "Healthy": "good", "Baking": "good"}.get(view.phase, "soft")
+    step = f"{min(view.step + 1, len(view.steps))} of {len(view.steps)}"
+    current = next((each.label for each in view.steps if each.state == "current"), "")
+    return (
+        f"<tr><td>{escape(view.model)}</td><td>{escape(view.version)}</td>"
+        f'<td class="{colour}">{escape(view.phase)}</td>'
+        f"<td>{step}{escape(f': {current}') if current else ''}</td>"
+        f'<td class="number">{view.weights.get(view.version, 0.0):g} %</td>'
+        f"<td>{escape(view.message)}</td></tr>"
     )
 
 

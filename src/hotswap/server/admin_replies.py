@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 from fastapi import Request, Response
 
 from hotswap.control.interface import Control
+from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
+from hotswap.errors import HotswapError
+from hotswap.server.errors import status_of, translate
 
 REF: Final = "#/components/schemas/{name}"
 
@@ -24,6 +27,18 @@ class Operations(msgspec.Struct, frozen=True):
     """Switches and loads, newest first."""
 
     operations: list[OperationView]
+
+
+class Rollouts(msgspec.Struct, frozen=True):
+    """Rollouts, newest first."""
+
+    rollouts: list[RolloutView]
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """Everything that was decided about one rollout, oldest first."""
+
+    journal: list[JournalView]
 
 
 class VersionRef(msgspec.Struct, frozen=True):
@@ -81,6 +96,13 @@ class Error(msgspec.Struct, frozen=True):
     error: str
 
 
+class Refused(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Not possible in the present state: why, and the rollout's current state, if there is one."""
+
+    error: str
+    rollout: RolloutView | None = None
+
+
 REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Models,
     ModelView,
@@ -88,6 +110,12 @@ REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Operations,
     OperationView,
     SwitchView,
+    Rollouts,
+    RolloutView,
+    Journal,
+    PlanView,
+    EventView,
+    Refused,
     Removed,
     Cleared,
     Live,
@@ -101,7 +129,7 @@ ERRORS: Final[Mapping[int, str]] = {
     401: "A valid token is needed.",
     403: "Not allowed: another site's page, a folder outside the allowed roots, or an artifact "
     "that can run code.",
-    404: "No such model, version, operation or route.",
+    404: "No such model, version, operation, rollout or route.",
     408: "The request took too long to arrive.",
     409: "Not possible in the present state.",
     413: "The body is too large.",
@@ -131,18 +159,42 @@ def reply(
 def answers(kind: type[msgspec.Struct], *errors: int, status: int = 200) -> dict[Any, Any]:
     """``responses=`` of a route that answers with ``kind``, or with one of ``errors``."""
     documented = {
-        code: {"description": ERRORS[code], "content": _content(Error)}
+        code: {"description": ERRORS[code], "content": content(Error)}
         for code in sorted({401, 403, 421, 500, *errors})
     }
-    return {status: {"description": _summary(kind), "content": _content(kind)}} | documented
+    return {status: {"description": _summary(kind), "content": content(kind)}} | documented
 
 
-def schemas() -> dict[str, Any]:
+async def refused(
+    error: HotswapError, state: Callable[[], Awaitable[RolloutView | None]]
+) -> Response:
+    """A 409 with the rollout's current state beside the reason; other errors are raised again."""
+    if status_of(error) != 409:
+        raise error
+    status, _, body = translate(error)
+    try:
+        view = await state()
+    except HotswapError:  # the reason alone, then
+        view = None
+    document = msgspec.json.decode(body)
+    return reply(Refused(document["error"], view), status)
+
+
+def schemas(*more: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON schemas of everything that is answered, for the document's components."""
-    return dict(msgspec.json.schema_components(REPLIES, ref_template=REF)[1])
+    components = msgspec.json.schema_components((*REPLIES, *more), ref_template=REF)[1]
+    shown = components["MetricView"]["properties"]
+    for name in ("evidence", "proof"):
+        shown[name]["type"] = ["number", "null"]
+    interval = shown["interval"]
+    ends = next(each for each in interval["anyOf"] if each["type"] == "array")
+    ends["prefixItems"] = [{"type": ["number", "null"]}] * 2
+    interval["description"] = "An end that is null is infinite."
+    return dict(components)
 
 
-def _content(kind: type[msgspec.Struct]) -> dict[str, Any]:
+def content(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """``content=`` of a documented answer."""
     return {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}}}
 
 

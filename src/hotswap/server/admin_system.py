@@ -68,7 +68,12 @@ async def prometheus(control: Service) -> Response:
         # The counters are worth most when something is broken, such as the store.
         log.warning("metrics without the list of models: %s", error)
     text = metrics.render(
-        models, control.stats(), control.switch_counters(), control.switch_seconds()
+        models,
+        control.stats(),
+        control.switch_counters(),
+        control.switch_seconds(),
+        control.rollout_gauges(),
+        control.rollout_counters(),
     )
     return Response(text, headers={"content-type": metrics.CONTENT_TYPE})
 
@@ -98,7 +103,8 @@ async def page(control: Service) -> Response:
         models = await control.models()
     except HotswapError as problem:
         error = problem.message
-    html = status_page(models, control.info(), "" if answer else reason, error)
+    running = [view for view in control.rollout_gauges() if not view.final]
+    html = status_page(models, control.info(), "" if answer else reason, error, running)
     return Response(html, media_type="text/html", headers={"content-security-policy": PAGE_CSP})
 
 

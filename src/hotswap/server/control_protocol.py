@@ -33,6 +33,9 @@ log = logging.getLogger("hotswap.server")
 
 #: Most open connections. Operators and scrapers are few; each costs a descriptor.
 CONNECTIONS: Final = 512
+#: In a request's ``extensions``: an `asyncio.Event` that is set when the server shuts down, so
+#: that what would answer for ever can end. Other answers are waited for.
+LEAVING: Final = "hotswap.leaving"
 #: How long a refused sender's bytes are still read and dropped, so that it sees the refusal.
 _LINGER: Final = 2.0
 
@@ -85,6 +88,7 @@ class ControlProtocol(HttpToolsProtocol):
         self._refused = False
         self._refusal: bytes | None = None
         self._parting = False
+        self._leaving = asyncio.Event()
 
     # What the event loop calls.
 
@@ -137,6 +141,11 @@ class ControlProtocol(HttpToolsProtocol):
         """The client has caught up."""
         self._unset_stall()
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        """The server stops: an answer in progress is the last of this connection."""
+        super().shutdown()
+        self._leaving.set()
 
     def timeout_keep_alive_handler(self) -> None:
         """No further request came."""
@@ -194,6 +203,8 @@ class ControlProtocol(HttpToolsProtocol):
             self._refuse(BadInput("Send a request with a body without an Upgrade header."))
             return
         super().on_headers_complete()
+        extensions = cast("dict[str, Any]", self.cycle.scope.setdefault("extensions", {}))
+        extensions[LEAVING] = self._leaving
         self._headers_done = True
         self._unanswered += 1
         self.cycle.transport = cast("asyncio.Transport", _Door(self))

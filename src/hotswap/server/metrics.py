@@ -17,8 +17,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from hotswap.core.rollout_views import RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView
+from hotswap.server.metrics_rollouts import rollout_families
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LABELS: Final = ("model", "version", "role")
@@ -80,15 +82,25 @@ def render(
     stats: Sequence[ModelStats],
     switches: Mapping[tuple[str, str], int],
     switch_seconds: Mapping[str, tuple[int, float]],
+    rollouts: Sequence[RolloutView] = (),
+    ended: Mapping[tuple[str, str, str, str], int] | None = None,
 ) -> bytes:
     """The text of ``/metrics``.
 
     ``switches`` counts by (model, result); ``switch_seconds`` is (count, total seconds) by
-    model. An empty ``models`` (the store cannot be read) leaves only the counters.
+    model; ``rollouts`` are each model's latest, and ``ended`` counts those that are over by
+    (model, strategy, phase, reason). An empty ``models`` (the store cannot be read) leaves only the counters.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
-        _Snapshot([*_traffic(stats), *_versions(models), *_switches(switches, switch_seconds)])
+        _Snapshot(
+            [
+                *_traffic(stats),
+                *_versions(models),
+                *_switches(switches, switch_seconds),
+                *rollout_families(rollouts, ended or {}),
+            ]
+        )
     )
     return generate_latest(registry)
 

@@ -11,9 +11,10 @@ from hotswap.core.naming import natural_key, next_version
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import BadInput, Conflict, HotswapError, LoadError, NotFound
+from hotswap.testing.fake_rollouts import FakeRollouts
 
 
-class FakeControl:
+class FakeControl(FakeRollouts):
     """Implements `hotswap.control.interface.Control`.
 
     A version whose uri contains ``broken`` cannot be loaded. ``failure``, when set, is raised
@@ -22,10 +23,10 @@ class FakeControl:
     """
 
     def __init__(self, info: dict[str, Any] | None = None) -> None:
+        super().__init__()
         self.table: dict[str, ModelView] = {}
         self.done: list[OperationView] = []
         self.keys: dict[str, SwitchView] = {}
-        self.calls: list[tuple[Any, ...]] = []
         self.counters: list[ModelStats] = []
         self.failure: HotswapError | None = None
         self.unready = ""
@@ -107,6 +108,7 @@ class FakeControl:
             created_by=who,
         )
         self._put(model, view)
+        self.happenings.emit("version", model, f"{view.version} is registered", {})
         return view
 
     async def remove_version(self, model: str, version: str) -> None:
@@ -167,29 +169,50 @@ class FakeControl:
     def _flip(self, kind: str, model: str, version: str, key: str | None) -> SwitchView:
         if key is not None and key in self.keys:
             return self.keys[key]
-        before = self._model(model).active
-        self._warm(model, version, "stable")
-        if before is not None and before != version:
-            self._warm(model, before, "previous")
-        revision = self.table[model].revision + 1
-        self.table[model] = msgspec.structs.replace(
-            self.table[model], active=version, previous=before, revision=revision
-        )
+        before = self._activate(model, version)
+        revision = self.table[model].revision
         operation = self._operation(kind, model, version, from_version=before, revision=revision)
         view = SwitchView(operation.id, before, version, revision, 12.5, 0.25)
         if key is not None:
             self.keys[key] = view
+        data = {"operation": operation.id, "from": before, "to": version}
+        self.happenings.emit("switch", model, f"{version} answers now", data)
         return view
+
+    def _activate(self, model: str, version: str) -> str | None:
+        before = self._model(model).active
+        self._warm(model, version, "stable")
+        if before is not None and before != version:
+            self._warm(model, before, "previous")
+        self.table[model] = msgspec.structs.replace(
+            self.table[model],
+            active=version,
+            previous=before,
+            revision=self.table[model].revision + 1,
+        )
+        return before
 
     async def operations(self) -> list[OperationView]:
         self._fail()
         return self.done[::-1]
 
     async def operation(self, id: str) -> OperationView:
+        self._fail()
         for view in self.done:
             if view.id == id:
                 return view
         raise NotFound(f"there is no operation '{id}'")
+
+    async def abort_operation(self, operation: str) -> OperationView:
+        view = await self.operation(operation)
+        if view.state != "preparing":
+            raise Conflict(
+                f"operation '{operation}' is {view.state}: only preparing ones end early"
+            )
+        self.calls.append(("abort_operation", operation))
+        aborted = msgspec.structs.replace(view, state="aborted", reason="aborted by a person")
+        self.done[self.done.index(view)] = aborted
+        return aborted
 
     async def clear_cache(self) -> list[tuple[str, str]]:
         cleared = []

@@ -103,6 +103,38 @@ async def test_the_counters_outlive_the_store() -> None:
     assert "model_version_active" not in samples
 
 
+async def test_rollouts_are_shown() -> None:
+    """The phase of each model's latest rollout, its weights while it runs, and how they ended."""
+    control = FakeControl()
+    for version in ("v1", "v2", "v3"):
+        await control.register("fraud", f"/m/{version}", version=version)
+    await control.switch("fraud", "v1")
+    body = {"model": "fraud", "strategy": "canary", "steps": [5]}
+    bad = await control.start_rollout(body | {"version": "v2"})
+    control.see(bad.id, phase="RolledBack", reason="guardrail", message="errors")
+    await control.start_rollout(body | {"version": "v3"})
+    samples = await _samples(control)
+    phase = _one(samples["hotswap_rollout_phase"])
+    labels = {"model": "fraud", "rollout": "r-2", "phase": "Progressing"}
+    assert (phase.labels, phase.value) == (labels, 1)
+    weights = {s.labels["version"]: s.value for s in samples["hotswap_rollout_weight"]}
+    assert weights == {"v1": 0.95, "v3": 0.05}
+    total = _one(samples["hotswap_rollouts_total"])
+    assert total.value == 1
+    assert total.labels == {
+        "model": "fraud",
+        "strategy": "canary",
+        "result": "RolledBack",
+        "reason": "guardrail",
+    }
+    await control.command_rollout("r-2", "abort")
+    samples = await _samples(control)
+    assert _one(samples["hotswap_rollout_phase"]).labels["phase"] == "RolledBack"
+    assert "hotswap_rollout_weight" not in samples
+    reasons = {s.labels["reason"]: s.value for s in samples["hotswap_rollouts_total"]}
+    assert reasons == {"guardrail": 1, "aborted": 1}
+
+
 async def test_label_values_are_escaped() -> None:
     """A quote, a backslash or a line break in a role leaves the text readable."""
     control = FakeControl()

@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 import pytest
 
+from hotswap.core.strategy import RolloutSpec, parse
 from hotswap.errors import StoreError
 from hotswap.server.admin import create_app
 from hotswap.server.admin_page import CSP, STYLE
@@ -68,6 +69,50 @@ async def test_the_status_page_stays_up_without_the_store(
     assert page.status_code == 200
     assert "the store is &lt;locked&gt;" in page.text
     assert "No model is registered" in (await _empty()).text
+
+
+async def test_the_status_page_shows_running_rollouts(
+    client: httpx2.AsyncClient, control: FakeControl
+) -> None:
+    """Candidate, phase, step, weight and message, escaped; none when it is over."""
+    for version in ("v1", "v2"):
+        await control.register("fraud", "/m/x", version=version)
+    await control.switch("fraud", "v1")
+    assert "Rollouts" not in (await client.get("/")).text
+    body = {"model": "fraud", "version": "v2", "strategy": "canary", "steps": [7.5]}
+    view = await control.start_rollout(body)
+    control.see(view.id, phase="Paused", message="<b>needs you")
+    page = (await client.get("/")).text
+    row = re.search(r"<h2>Rollouts.*?</tbody>", page)
+    assert row is not None
+    for text in ("fraud", "v2", "Paused", "2 of 5: hold 5 min", "7.5 %", "&lt;b&gt;needs you"):
+        assert text in row[0], text
+    await control.command_rollout(view.id, "abort")
+    assert "Rollouts" not in (await client.get("/")).text
+
+
+async def test_a_rollout_s_body_is_documented(client: httpx2.AsyncClient) -> None:
+    """Every key that a start takes is in the document, and its example is one that is taken."""
+    document = await _document(client)
+    operation = document["paths"]["/api/v1/rollouts"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert parse(schema["examples"][0]).strategy == "canary"
+    assert schema["additionalProperties"] is False
+    for name, value in schema["properties"].items():
+        body = {"model": "m", "version": "v", "strategy": "canary"}
+        body |= {name: value["default"]} if "default" in value else {}
+        assert parse(body).model == "m", name
+    everything = {field.name for field in msgspec.structs.fields(RolloutSpec)}
+    assert set(schema["properties"]) == everything | {"idempotency_key"}
+    assert {"200", "201", "400", "409"} <= set(operation["responses"])
+
+
+async def test_infinite_numbers_are_documented_as_null(client: httpx2.AsyncClient) -> None:
+    """Evidence, proof and the ends of an interval may be null."""
+    shown = (await _document(client))["components"]["schemas"]["MetricView"]["properties"]
+    assert shown["evidence"]["type"] == ["number", "null"]
+    (ends,) = [each for each in shown["interval"]["anyOf"] if each["type"] == "array"]
+    assert ends["prefixItems"] == [{"type": ["number", "null"]}] * 2
 
 
 async def _empty() -> httpx2.Response:
@@ -140,6 +185,30 @@ async def test_the_document_names_every_route_of_the_contract(client: httpx2.Asy
         "POST /api/v1/models/{model}/rollback",
         "GET /api/v1/operations",
         "GET /api/v1/operations/{id}",
+        "POST /api/v1/rollouts",
+        "GET /api/v1/rollouts",
+        "GET /api/v1/rollouts/{id}",
+        "GET /api/v1/rollouts/{id}/journal",
+        "POST /api/v1/rollouts/{id}/promote",
+        "POST /api/v1/rollouts/{id}/pause",
+        "POST /api/v1/rollouts/{id}/resume",
+        "POST /api/v1/rollouts/{id}/abort",
+        "POST /api/v1/rollouts/{id}/retry",
+        "POST /api/v1/rollouts/{id}/skip",
+        "GET /api/v1/events",
+        "POST /api/v1/model-switching/models",
+        "GET /api/v1/model-switching/models",
+        "GET /api/v1/model-switching/models/{id}",
+        "DELETE /api/v1/model-switching/models/{id}/versions/{version}",
+        "POST /api/v1/model-switching/switch",
+        "GET /api/v1/model-switching/switch/operations",
+        "GET /api/v1/model-switching/switch/operations/{operation}",
+        "POST /api/v1/model-switching/switch/operations/{operation}/abort",
+        "GET /api/v1/model-switching/health/models",
+        "GET /api/v1/model-switching/health/models/{id}",
+        "GET /api/v1/model-switching/alerts",
+        "GET /api/v1/model-switching/config",
+        "GET /api/v1/model-switching/stats",
         "POST /admin/set-active-version",
         "GET /admin/models",
         "POST /admin/clear-cache",
