@@ -25,7 +25,9 @@ class Executor(Protocol):
     number of rows (``BYTES`` as object arrays of `bytes`; for a ``table`` signature one 1-d
     array a column), and returns one array for each of ``outputs`` (all outputs if empty), first
     dimension the rows. It may raise anything: what it raises is the model's failure. ``close``
-    lets go of what it holds, and may be called twice.
+    lets go of what it holds, and may be called twice. An executor that also has a method
+    ``mark_shadow(shadow: bool)`` is told, before the calls that it applies to, that nobody waits
+    for their answers: they are only compared. A call never mixes the two kinds.
     """
 
     signature: Signature
@@ -73,7 +75,10 @@ class Runtime(Protocol):
 class Lease(Protocol):
     """One request's hold on a route table's revision: it will be answered by ``version`` alone.
 
-    Taken by `DataPlane.lease`; `release` must be called exactly once, in a ``finally``.
+    Taken by `DataPlane.lease`; `release` must be called exactly once, in a ``finally``. While a
+    split is in force, `predict` assigns the arm: only after it ``version`` is the one that
+    answered, and ``fallback`` why the baseline answered for a candidate (error, timeout, lost,
+    overload, invalid, breaker or unavailable; None if it did not).
     """
 
     model: str
@@ -103,13 +108,18 @@ class Lease(Protocol):
 class DataPlane(Protocol):
     """What the HTTP front end needs: the worker's plane, or the embedded engine's."""
 
-    def lease(self, model: str, version: str | None, key: bytes | None) -> Lease:
+    def lease(
+        self, model: str, version: str | None, key: bytes | None, *, arm: str | None = None
+    ) -> Lease:
         """Choose a version and hold it. Synchronous and without I/O: called after the whole body
         is in, in the same loop step as the request is decoded.
 
-        ``version`` None: the active one. ``key`` keeps a caller on one side of a rollout.
-        Raises `NotFound` for an unknown model or version, `Unavailable` if it is not warm (a
-        version that was named is then loaded).
+        ``version`` None: the active one, or what the running split assigns. ``key`` keeps a
+        caller on one side of a rollout. ``arm``, without a version: "stable", the stable version
+        whatever split there is; "baseline" or "candidate", that arm of the running split. Neither
+        tosses a coin or is counted as evidence.
+        Raises `NotFound` for an unknown model or version or an arm of no split, `Unavailable` if
+        it is not warm (a version that was named is then loaded).
         """
         ...
 
@@ -178,6 +188,20 @@ class VersionSource(Protocol):
         ...
 
 
+class MetricSource(Protocol):
+    """Where a rollout's guardrail can read a number that hotswap does not count itself."""
+
+    async def read(self, query: str) -> float | None:
+        """The query's one number now; None if it gives no data or none that is a number.
+
+        Raises `MetricsUnavailable` if the source cannot be asked, `BadInput` if the query is
+        wrong or gives several numbers.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Clock(Protocol):
     """Time as a port. ``monotonic`` for durations, ``wall`` (Unix time) for display only."""
 
@@ -193,6 +217,7 @@ __all__ = [
     "Executor",
     "Found",
     "Lease",
+    "MetricSource",
     "Runtime",
     "Store",
     "VersionRecord",

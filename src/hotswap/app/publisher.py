@@ -9,9 +9,9 @@ import structlog
 
 from hotswap.app.workers import Workers
 from hotswap.core.routing import RouteTable
-from hotswap.ipc.messages import Published
+from hotswap.ipc.messages import Published, Tripped
 from hotswap.ipc.tables import forget_tables, write_table
-from hotswap.ipc.words import Epoch
+from hotswap.ipc.words import STABLE_ONLY, Epoch
 
 log = structlog.get_logger("hotswap.supervisor")
 
@@ -24,6 +24,8 @@ class Publisher:
 
     def __init__(self, runtime_dir: str, epoch: Epoch, workers: Workers) -> None:
         self.tables: dict[int, RouteTable] = {}
+        #: index -> the breaker that tripped on a test which the committed table still has
+        self.tripped: dict[int, Tripped] = {}
         self._runtime_dir = runtime_dir
         self._epoch = epoch
         self._workers = workers
@@ -63,7 +65,9 @@ class Publisher:
                 table, 0.0, 0.0, acks, f"revision {now.revision} was published meanwhile"
             )
         began = time.perf_counter()
-        self._epoch.commit(index, revision)
+        # A flip that was under way when its candidate was taken out must not put it back.
+        kept = STABLE_ONLY if self._still_tripped(table) else 0
+        self._epoch.commit(index, revision | kept)
         if before is None:
             self._epoch.commit(DIRECTORY, self._epoch.revision(DIRECTORY) + 1)
         end = time.perf_counter()
@@ -76,6 +80,24 @@ class Publisher:
     ) -> Published:
         live = sum(worker.listening for worker in self._workers.live)
         return Published(table.index, table.revision, flip_ms, publish_ms, acks, live, error)
+
+    def _still_tripped(self, table: RouteTable) -> bool:
+        tripped = self.tripped.get(table.index)
+        if tripped is None:
+            return False
+        if table.split is not None and table.split.test == tripped.test:
+            return True
+        del self.tripped[table.index]  # that test is over
+        return False
+
+    def trip(self, tripped: Tripped) -> bool:
+        """A breaker took a candidate out: every worker must, at once. False if its test is over."""
+        table = self.tables.get(tripped.index)
+        if table is None or table.split is None or table.split.test != tripped.test:
+            return False
+        self.tripped.setdefault(tripped.index, tripped)
+        self._epoch.stable_only(tripped.index)
+        return True
 
     def stable_only(self, index: int) -> None:
         """Lower exposure: needs no table and waits for nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ import structlog
 
 from hotswap.app import folders, logs, platform
 from hotswap.app.clock import SystemClock
+from hotswap.app.counts import Counts
 from hotswap.app.hosts import Hosts
 from hotswap.app.last import LastRun
 from hotswap.app.processes import Backoff, Watch, describe_exit, pair, reap_strangers, start
@@ -27,6 +29,8 @@ from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import (
     AllWarm,
+    Counted,
+    CountedSaved,
     Drained,
     HostChanged,
     HostGone,
@@ -39,6 +43,7 @@ from hotswap.ipc.messages import (
     StartHost,
     Stop,
     StopHost,
+    Tripped,
     Unready,
     Wanted,
     WorkersChanged,
@@ -76,6 +81,7 @@ class Control:
         # A flip that the one before asked for: the new one must know how it ended.
         await self._supervisor.flipped()
         channel.send(self._supervisor.snapshot())
+        self._supervisor.told()
         self._supervisor.tell_drained()
 
     @property
@@ -90,7 +96,7 @@ class Control:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        self._supervisor.child_ended()
+        self._supervisor.control_gone()
         if self._supervisor.stopping:
             return
         log.warning("control ended and is started again", how=describe_exit(status))
@@ -143,9 +149,13 @@ class Supervisor:
             self._drained,
             self._wanted,
             self._workers_changed,
+            self._counted,
+            self._tripped,
         )
         self._publisher = Publisher(runtime_dir, self._epoch, self._workers)
         self._control = Control(self, control_socket)
+        self._run = secrets.token_hex(4)
+        self._counts = Counts(self._control.send)
         self._last = LastRun(settings.state_dir / "last.msgpack")
         self._restoring: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -175,6 +185,7 @@ class Supervisor:
                 await asyncio.wait_for(self._ended.wait(), _CHECK_SECONDS)
             self._hosts.check()
             self._workers.check()
+            self._counts.check(self._clock.monotonic())
             reap_strangers(self._pids())
             if self._unsaved and not self.stopping:
                 self._save_now()
@@ -219,7 +230,7 @@ class Supervisor:
         ]
         for table in last.tables:
             self._publisher.restore(table)
-        named = {ref.host for t in last.tables for entry in t.versions for ref in entry.hosts}
+        named = {host for table in last.tables for host in table.hosts()}
         wanted = [spec for spec in hosts if spec.host in named]
         self._restoring = {spec.host for spec in wanted}
         for spec in wanted:
@@ -246,6 +257,8 @@ class Supervisor:
             self._flips.add(self.spawn(self._publish(message)))
         elif isinstance(message, StableOnly):
             self._publisher.stable_only(message.index)
+        elif isinstance(message, CountedSaved):
+            self._counts.saved(message.sequence)
         elif isinstance(message, Preload):
             self._hosts.nurseries.want(message.runtimes)
         elif isinstance(message, AllWarm):
@@ -301,6 +314,28 @@ class Supervisor:
     def _wanted(self, message: Wanted) -> None:
         self._control.send(message)
 
+    # --- evidence
+
+    def _counted(self, message: Counted) -> None:
+        self._counts.add(message.windows)
+
+    def _tripped(self, message: Tripped) -> None:
+        if self._publisher.trip(message):
+            log.warning("a candidate is taken out of its route", reason=message.reason)
+            if self._counts.is_open:  # else control hears of it with the rest
+                self._control.send(message)
+
+    def told(self) -> None:
+        """Control has its snapshot: now what the one before did not save."""
+        for tripped in self._publisher.tripped.values():
+            self._control.send(tripped)
+        self._counts.open()
+
+    def control_gone(self) -> None:
+        """What is counted from here on is kept for the next control."""
+        self._counts.close()
+        self.child_ended()
+
     def _worker_spec(self, slot: int, number: int, tally: str) -> WorkerSpec:
         settings = self.settings
         return WorkerSpec(
@@ -317,6 +352,7 @@ class Supervisor:
             tables=tuple(self._publisher.tables.values()),
             started=self._warm,
             tally=tally,
+            name=f"{self._run}.{slot}.{number}",
         )
 
     def snapshot(self) -> Snapshot:
@@ -333,6 +369,7 @@ class Supervisor:
             supervisor_pid=os.getpid(),
             data_address=self._data_address,
             control_address=self._control_address,
+            run=self._run,
         )
 
     # --- signals

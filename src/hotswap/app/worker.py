@@ -20,11 +20,13 @@ from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import (
     Ack,
     Beat,
+    Counted,
     Drained,
     Listening,
     Push,
     Started,
     Stop,
+    Tripped,
     Unready,
     Wanted,
     WorkerInit,
@@ -114,6 +116,9 @@ class Worker:
             on_ack=lambda index, revision: channel.send(Ack(index, revision)),
             on_drained=lambda index, revision: channel.send(Drained(index, revision)),
             on_wanted=lambda model, version: channel.send(Wanted(model, version)),
+            worker=spec.name,
+            on_counted=lambda windows: channel.send(Counted(windows)),
+            on_tripped=lambda *said: channel.send(Tripped(*said)),
         )
         for table in spec.tables:
             plane.install(table)

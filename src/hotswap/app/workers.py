@@ -16,11 +16,13 @@ from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import (
     Ack,
     Beat,
+    Counted,
     Drained,
     Listening,
     Push,
     Started,
     Stop,
+    Tripped,
     Unready,
     Wanted,
     WorkerInit,
@@ -87,6 +89,10 @@ class Worker:
             self._keeper.on_drained(message.index)
         elif isinstance(message, Wanted):
             self._keeper.on_wanted(message)
+        elif isinstance(message, Counted):
+            self._keeper.on_counted(message)
+        elif isinstance(message, Tripped):
+            self._keeper.on_tripped(message)
         elif isinstance(message, Listening):
             self.listening = True
             self._keeper.listening(self)
@@ -118,12 +124,16 @@ class Workers:
         on_drained: Callable[[int], None],
         on_wanted: Callable[[Wanted], None],
         on_changed: Callable[[int], None],
+        on_counted: Callable[[Counted], None],
+        on_tripped: Callable[[Tripped], None],
     ) -> None:
         self.sockets = sockets
         self.epoch_fd = epoch_fd
         self.health_fd = health_fd
         self.on_drained = on_drained
         self.on_wanted = on_wanted
+        self.on_counted = on_counted
+        self.on_tripped = on_tripped
         self.stopping = False
         self.live: list[Worker] = []
         self._spec_of = spec_of

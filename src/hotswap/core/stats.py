@@ -12,6 +12,8 @@ class ModelStats(msgspec.Struct, frozen=True):
     invalid_output, overload, lost, cancelled, memory, unavailable). ``inferences`` counts rows
     that were answered, ``executions`` requests that a host answered. ``latency`` maps a bucket's upper bound in nanoseconds to its
     count (not cumulative). ``last_inference`` is Unix time in milliseconds, 0 if never.
+    ``role``: stable, candidate, twin, pinned or shadow (copies off the path). ``fallbacks`` are
+    requests that the baseline answered for this candidate, ``dropped`` copies that were not sent.
     """
 
     model: str
@@ -28,3 +30,5 @@ class ModelStats(msgspec.Struct, frozen=True):
     inflight: int = 0
     last_inference: int = 0
     latency: dict[int, int] = {}
+    fallbacks: int = 0
+    dropped: int = 0

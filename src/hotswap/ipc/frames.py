@@ -45,7 +45,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Requests of equal layout. ``sizes`` are payload bytes an input; deadlines are monotonic seconds.
 
-    ``token`` is not 0 for one request that is sent alone, after a host died with it.
+    ``token`` is not 0 for one request that is sent alone, after a host died with it. ``shadow``:
+    nobody is waiting for the answers; they are only compared.
     """
 
     layout: tuple[Layout, ...]
@@ -55,6 +56,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=1):
     deadlines: list[float]
     sizes: list[int]
     token: int = 0
+    shadow: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -64,7 +64,7 @@ class HostState(msgspec.Struct, frozen=True):
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """Everything that a worker must know."""
+    """Everything that a worker must know. ``name`` is this process's alone, over all runs."""
 
     slot: int
     incarnation: int
@@ -79,6 +79,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     tables: tuple[RouteTable, ...]
     started: bool
     tally: str
+    name: str = ""
 
 
 # --- supervisor -> nursery, with the host's channel as an attached descriptor

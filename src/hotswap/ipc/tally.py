@@ -40,6 +40,8 @@ _FAIL_NS: Final = 54
 _QUEUE_NS: Final = 55
 _COMPUTE_NS: Final = 56
 _LAST: Final = 57
+_FALLBACKS: Final = 58
+_DROPPED: Final = 59
 _ERRORS: Final = 64
 _HISTOGRAM: Final = 80
 assert _HISTOGRAM + BUCKETS <= WORDS
@@ -79,6 +81,14 @@ class Block:
         view[at + _FINISHED] += 1
         view[at + _FAIL_NS] += ns
         view[at + _ERRORS + _KIND[kind]] += 1
+
+    def fell_back(self) -> None:
+        """Another version answered for this one."""
+        self.view[self.at + _FALLBACKS] += 1
+
+    def drop(self) -> None:
+        """A copy for this version was not sent, for lack of room."""
+        self.view[self.at + _DROPPED] += 1
 
 
 class TallyFile:
@@ -187,4 +197,6 @@ def _stats(key: tuple[str, str, str], words: list[int]) -> ModelStats:
             for at in range(BUCKETS)
             if words[_HISTOGRAM + at]
         },
+        fallbacks=words[_FALLBACKS],
+        dropped=words[_DROPPED],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ class PythonExecutor:
     """One ``Model``. What ``predict`` returns is the output ``predict``, or, if it is a dict, one a key.
 
     A model of one input is given its array; of several, a dict of arrays; of a ``table``
-    signature, a data frame.
+    signature, a data frame. Where ``predict`` has a parameter named ``shadow``, it is true for
+    copies of requests that are only compared with what was answered.
     """
 
     signature: Signature
@@ -84,6 +86,8 @@ class PythonExecutor:
         self._model = model
         self._limit = limit
         self._proba = getattr(model, "predict_proba", None)
+        self._tagged = _takes_shadow(model.predict)
+        self._shadow = False
         self.signature = signature
         if not signature.outputs:
             self._learn(folder, settings)
@@ -106,6 +110,10 @@ class PythonExecutor:
             for name in outputs or answers
         }
 
+    def mark_shadow(self, shadow: bool) -> None:
+        """Whether the calls from here on are copies that nobody waits for."""
+        self._shadow = shadow
+
     def close(self) -> None:
         """Call the model's own ``close``, once, if it has one."""
         model, self._model, self._proba = self._model, None, None
@@ -125,7 +133,8 @@ class PythonExecutor:
         if self._proba is not None and (not names or "predict_proba" in names):
             answers["predict_proba"] = self._proba(rows)
         if not names or any(name != "predict_proba" for name in names):
-            values = self._model.predict(rows)
+            more = {"shadow": self._shadow} if self._tagged else {}
+            values = self._model.predict(rows, **more)
             named = dict(values) if isinstance(values, Mapping) else {"predict": values}
             answers = {**named, **answers}
         return answers
@@ -144,6 +153,14 @@ class PythonExecutor:
             return  # made-up rows need not suit the model: validation will tell
         found = tuple(spec_of(name, _natural(values)) for name, values in answers.items())
         self.signature = msgspec.structs.replace(self.signature, outputs=found, learned=True)
+
+
+def _takes_shadow(predict: Any) -> bool:
+    """Whether the model's ``predict`` has a parameter of that name."""
+    try:
+        return "shadow" in inspect.signature(predict).parameters
+    except (TypeError, ValueError):  # nothing tells what it takes
+        return False
 
 
 def _natural(values: Any) -> Array:

@@ -37,6 +37,9 @@ AccessLog = Callable[[str, str, int, float, str], None]
 Handler = Callable[[Request, Match], Awaitable[Answer]]
 Reader = Callable[[Request, Match], Answer]
 
+#: What the arms of a running test are called in the path.
+ARMS: Final = {"a": "baseline", "b": "candidate"}
+
 _INFER_TYPES: Final = ("application/json", "application/octet-stream")
 _PREDICT_TYPES: Final = ("application/json",)
 _CACHED_VERSIONS: Final = 1024
@@ -73,6 +76,7 @@ class DataApp:
             "infer": self._infer,
             "predict": self._predict,
             "predict_stable": self._predict_stable,
+            "predict_split": self._predict_split,
             "predict_named": self._predict_named,
             "invocations": self._invocations,
         }
@@ -232,26 +236,49 @@ class DataApp:
         return await self._features(request, None, None)
 
     async def _predict_stable(self, request: Request, match: Match) -> Answer:
-        return await self._features(request, None, None, stable=True)
+        return await self._features(request, None, None, arm="stable")
+
+    async def _predict_split(self, request: Request, match: Match) -> Answer:
+        return await self._features(request, None, None, split=True)
 
     async def _predict_named(self, request: Request, match: Match) -> Answer:
-        """``{name}``: a model, else a version of the only model."""
+        """``{name}``: a model, else an arm of the only running test, else a version of the only model."""
         name = match.name or ""
         models = self.plane.models()
         if name in models:
             return await self._features(request, name, None)
+        arm = ARMS.get(name)
+        tested = [m for m in models if self.plane.table(m).split is not None] if arm else []
+        if len(tested) == 1:
+            return await self._features(request, tested[0], None, arm=arm)
+        if tested:
+            raise BadInput(
+                f"{show(name)} is an arm of several running tests: name the model, one of "
+                f"{', '.join(tested[:20])}, and its version."
+            )
         versions: list[str] = []
         if len(models) == 1:
             versions = [entry.version for entry in self.plane.table(models[0]).versions]
             if name in versions:
                 return await self._features(request, models[0], name)
         choices = ", ".join([*models[:20], *versions[:20]]) or "none yet"
-        raise NotFound(f"{show(name)} is neither a model nor a version here; there are: {choices}.")
+        what = "is an arm of no running test, and neither" if arm else "is neither"
+        raise NotFound(f"{show(name)} {what} a model nor a version here; there are: {choices}.")
 
     async def _features(
-        self, request: Request, model: str | None, version: str | None, stable: bool = False
+        self,
+        request: Request,
+        model: str | None,
+        version: str | None,
+        *,
+        arm: str | None = None,
+        split: bool = False,
     ) -> Answer:
-        """The simple format. ``stable``: a version named in the body must be the stable one."""
+        """The simple format.
+
+        ``arm``: a version named in the body must be that arm's. ``split``: there must be a
+        running split, and no version may be named.
+        """
         headers = request.headers
         content_type = headers.get(b"content-type", _JSON)
         if content_type != _JSON:
@@ -261,13 +288,16 @@ class DataApp:
             request.id = self._request_id(headers, parsed.request_id, request.id)
         model = self._model(headers, _agree("model", model, parsed.model))
         version = _agree("version", version, parsed.version)
-        pinned = None if stable else version
-        lease = self.plane.lease(model, pinned, headers.get(b"x-hotswap-key"))
+        if split:
+            self._check_split(model, version)
+        pinned = None if arm is not None else version
+        lease = self.plane.lease(model, pinned, headers.get(b"x-hotswap-key"), arm=arm)
         request.lease = lease
         try:
-            if stable and version is not None and version != lease.version:
+            if arm is not None and version is not None and version != lease.version:
+                whose = "stable version" if arm == "stable" else f"{arm}'s version"
                 raise BadInput(
-                    f"This route answers by the stable version, {lease.version}: for {show(version)} "
+                    f"This route answers by the {whose}, {lease.version}: for {show(version)} "
                     "send the request to /predict."
                 )
             plan = self._plans.of(lease.signature)
@@ -278,6 +308,18 @@ class DataApp:
             return self._answer(body, lease, request, JSON_TYPE)
         finally:
             lease.release()
+
+    def _check_split(self, model: str, version: str | None) -> None:
+        if self.plane.table(model).split is None:
+            raise NotFound(
+                f"No test of the model {show(model)} is running: start one, or send the request "
+                "to /predict."
+            )
+        if version is not None:
+            raise BadInput(
+                f"This route answers through the running test: to name the version "
+                f"{show(version)}, send the request to /predict."
+            )
 
     async def _invocations(self, request: Request, match: Match) -> Answer:
         headers = request.headers

@@ -127,8 +127,22 @@ def _traffic(stats: Sequence[ModelStats]) -> list[Metric]:
         "Requests for a version by its name that found it loaded.",
         labels=LABELS,
     )
+    fallbacks = CounterMetricFamily(
+        "hotswap_fallbacks",
+        "Requests that the baseline answered for this candidate, which failed on them.",
+        labels=LABELS,
+    )
+    dropped = CounterMetricFamily(
+        "hotswap_shadow_dropped",
+        "Copies of requests that were not sent to this version, for lack of room.",
+        labels=LABELS,
+    )
     for entry in stats:
         labels = (entry.model, entry.version, entry.role)
+        if entry.role == "shadow":
+            dropped.add_metric(labels, entry.dropped)
+        elif entry.role == "candidate" or entry.fallbacks:
+            fallbacks.add_metric(labels, entry.fallbacks)
         seconds = entry.success_ns / 1e9
         latency.add_metric(labels, buckets=cumulative(entry.latency), sum_value=seconds)
         if entry.role == "pinned":
@@ -137,7 +151,7 @@ def _traffic(stats: Sequence[ModelStats]) -> list[Metric]:
         inflight.add_metric(labels, entry.inflight)
         for kind, count in sorted(entry.errors.items()):
             failures.add_metric((*labels, kind), count)
-    return [latency, requests, failures, inflight, hits]
+    return [latency, requests, failures, inflight, hits, fallbacks, dropped]
 
 
 def _versions(models: Sequence[ModelView]) -> list[Metric]:

@@ -90,9 +90,18 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "POST",
+        "/api/v1/ab/predictions",
+        "predict_split",
+        "Predict from features, through the running test",
+        body="Predict",
+        answer="Prediction",
+    ),
+    Route(
+        "POST",
         "/api/v1/models/{name}/predictions",
         "predict_named",
-        "Predict from features, by a model or by a version of the only model",
+        "Predict from features, by a model, by an arm (a, b) of the only running test, or by a "
+        "version of the only model",
         body="Predict",
         answer="Prediction",
     ),

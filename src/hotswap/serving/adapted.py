@@ -32,6 +32,12 @@ class AdaptedExecutor:
             for name in wanted
         }
 
+    def mark_shadow(self, shadow: bool) -> None:
+        """Tell the version, if it wants to know (see `hotswap.ports.Executor`)."""
+        mark = getattr(self.executor, "mark_shadow", None)
+        if mark is not None:
+            mark(shadow)
+
     def _own_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         plan = self._adaptation
         if plan.stack:

@@ -13,7 +13,7 @@ from hotswap.ipc.frames import Array, Call, Layout, decode_tensor
 if TYPE_CHECKING:
     from hotswap.serving.hostloop import Connection
 
-Key = tuple[tuple[Layout, ...], tuple[str, ...]]
+Key = tuple[tuple[Layout, ...], tuple[str, ...], bool]
 
 
 class Chunk:
@@ -30,7 +30,7 @@ class Chunk:
         self.connection = connection
         self.call = call
         self.arrived_ns = arrived_ns
-        self.key: Key = (call.layout, call.outputs)
+        self.key: Key = (call.layout, call.outputs, call.shadow)
         self.total_rows = sum(call.rows)
         at = 0
         raws: list[memoryview | bytes] = []
@@ -84,6 +84,7 @@ class Chunk:
             deadlines=[call.deadlines[at] for at in which],
             sizes=[len(raw) for raw in raws],
             token=call.token,
+            shadow=call.shadow,
         )
         return Chunk(self.connection, smaller, memoryview(b"".join(raws)), self.arrived_ns)
 

@@ -111,6 +111,8 @@ class HostLoop:
         self._control_fd = control_fd
         self._on_control = on_control
         self._executor = executor
+        self._mark_shadow: Callable[[bool], None] | None = getattr(executor, "mark_shadow", None)
+        self._shadow = False
         self._health = health
         self._finite = finite
         self._describe = describe
@@ -237,6 +239,9 @@ class HostLoop:
         """Run the model on the joined rows and check what it gave."""
         rows = sum(chunk.total_rows for chunk in chunks)
         wanted = chunks[0].call.outputs
+        if self._mark_shadow is not None and chunks[0].call.shadow != self._shadow:
+            self._shadow = not self._shadow
+            self._mark_shadow(self._shadow)
         outputs = self._executor.predict(join(chunks), wanted)
         for name, array in outputs.items():
             if array.ndim == 0 or array.shape[0] != rows:

@@ -267,8 +267,12 @@ class InlinePlane:
 
     # --- what callers ask
 
-    def lease(self, model: str, version: str | None, key: bytes | None) -> InlineLease:
+    def lease(
+        self, model: str, version: str | None, key: bytes | None, *, arm: str | None = None
+    ) -> InlineLease:
         """Choose by the table in force and hold it (see `hotswap.ports.DataPlane`)."""
+        if arm in ("baseline", "candidate"):
+            raise NotFound(f"no test of model {model!r} is running")
         with self._lock:
             self._check_open()
             route = self._routes.get(model)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, Protocol, cast
 
 from hotswap.core.routing import HostRef
 from hotswap.errors import DeadlineExceeded, InvalidOutput, ModelFailed, OutOfMemory
@@ -33,8 +33,31 @@ _SWEEP: Final = 0.25
 #: Up to this compute time of the last batch (ns), frames to a host are held to two at a time.
 _BRIEF_NS: Final = 500_000
 
-#: A batch's outputs as the host gave them, decoded once: (name, array of all its rows).
-Outputs = list[tuple[str, Array]]
+
+class Outputs(list[tuple[str, Array]]):
+    """A batch's outputs as the host gave them, decoded once: (name, array of all its rows).
+
+    ``sound``: whether all of them passed the checks of a valid answer; None before those.
+    """
+
+    __slots__ = ("rows", "sound")
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.sound: bool | None = None
+
+
+class Promise(Protocol):
+    """What a link settles: a future, or anything that stands for one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Reply, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None: ...
 
 
 class Reply:
@@ -53,9 +76,23 @@ class Reply:
 
 
 class Pending:
-    """One request that a host has, or will have when the link is up."""
+    """One request that a host has, or will have when the link is up.
 
-    __slots__ = ("attempts", "deadline", "future", "layout", "outputs", "raws", "rows", "token")
+    ``resend``: if the host dies, it may be sent to another. ``shadow``: a copy off the path.
+    """
+
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "future",
+        "layout",
+        "outputs",
+        "raws",
+        "resend",
+        "rows",
+        "shadow",
+        "token",
+    )
 
     def __init__(
         self,
@@ -64,7 +101,9 @@ class Pending:
         raws: list[bytes],
         rows: int,
         deadline: float,
-        future: asyncio.Future[Reply],
+        future: Promise,
+        resend: bool = True,
+        shadow: bool = False,
     ) -> None:
         self.layout = layout
         self.outputs = outputs
@@ -72,8 +111,13 @@ class Pending:
         self.rows = rows
         self.deadline = deadline
         self.future = future
+        self.resend = resend
+        self.shadow = shadow
         self.token = 0
         self.attempts = 0
+
+
+_Key = tuple[tuple[Layout, ...], tuple[str, ...], bool]
 
 
 class _Group:
@@ -107,7 +151,7 @@ class HostLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
         self._pending: dict[int, Pending] = {}
-        self._groups: dict[tuple[tuple[Layout, ...], tuple[str, ...]], _Group] = {}
+        self._groups: dict[_Key, _Group] = {}
         self._next = 0
         self._scheduled = False
         self._closed = False
@@ -191,7 +235,7 @@ class HostLink(asyncio.Protocol):
         if pending.token:
             self._send_alone(number, pending)
             return number
-        key = (pending.layout, pending.outputs)
+        key = (pending.layout, pending.outputs, pending.shadow)
         group = self._groups.get(key)
         if group is None:
             self._groups[key] = group = _Group(len(pending.layout))
@@ -259,10 +303,10 @@ class HostLink(asyncio.Protocol):
         frames = [self._frame(key, group) for key, group in groups.items()]
         self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
-    def _frame(self, key: tuple[tuple[Layout, ...], tuple[str, ...]], group: _Group) -> bytes:
+    def _frame(self, key: _Key, group: _Group) -> bytes:
         payload = [b"".join(parts) for parts in group.raws]
         sizes = [len(raw) for raw in payload]
-        call = Call(key[0], key[1], group.ids, group.rows, group.deadlines, sizes)
+        call = Call(key[0], key[1], group.ids, group.rows, group.deadlines, sizes, shadow=key[2])
         return pack(call, *payload)
 
     def _send_alone(self, number: int, pending: Pending) -> None:
@@ -303,7 +347,7 @@ class HostLink(asyncio.Protocol):
         rows = sum(header.rows)
         self._compute_ns = header.compute_ns
         at = 0
-        outputs: Outputs = []
+        outputs = Outputs(rows)
         for layout, size in zip(header.layout, header.sizes, strict=True):
             outputs.append((layout.name, decode_tensor(payload[at : at + size], layout, rows)))
             at += size

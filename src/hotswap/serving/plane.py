@@ -9,37 +9,35 @@ the word is stored, and none has to be asked.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hotswap.core.routing import RouteTable, VersionEntry
+from hotswap.core.routing import HostRef, RouteTable, VersionEntry
 from hotswap.core.signature import Signature
 from hotswap.core.stats import ModelStats
-from hotswap.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
-from hotswap.ipc.frames import Layout, encode_tensor
+from hotswap.errors import DeadlineExceeded, HostLost, NotFound, Overloaded, Unavailable
+from hotswap.ipc.frames import Layout
 from hotswap.ipc.tables import read_table, read_tables
 from hotswap.ipc.tally import Block, TallyFile, read_tallies
-from hotswap.ipc.words import REVISION_MASK, Epoch, Health
+from hotswap.ipc.words import REVISION_MASK, STABLE_ONLY, Epoch, Health
 from hotswap.ports import Array
+from hotswap.serving.attempt import Attempt
 from hotswap.serving.link import HostLink, Pending, Reply
+from hotswap.serving.mirror import Mirror
+from hotswap.serving.payload import FAILURES, Encoder
 from hotswap.serving.recovery import Recovery
 from hotswap.serving.route import Arm, Route
+from hotswap.serving.split import SplitLease
+from hotswap.serving.trials import Counted, Trials, TrippedAt
 
 _SHORT = 2.0
 _FOLLOW = 20
 _now = time.monotonic
 _now_ns = time.monotonic_ns
-
-_FAILURES = {
-    "DeadlineExceeded": "timeout",
-    "InvalidOutput": "invalid_output",
-    "Overloaded": "overload",
-    "HostLost": "lost",
-    "OutOfMemory": "memory",
-    "Unavailable": "unavailable",
-    "CancelledError": "cancelled",
-}
 
 
 class WorkerLease:
@@ -76,7 +74,7 @@ class WorkerLease:
                 self._arm, self.signature, inputs, outputs, rows, deadline
             )
         except BaseException as exc:
-            block.fail(_now_ns() - began, _FAILURES.get(type(exc).__name__, "model"))
+            block.fail(_now_ns() - began, FAILURES.get(type(exc).__name__, "model"))
             raise
         ns = _now_ns() - began
         block.succeed(ns, rows, reply.queue_ns, reply.compute_ns, self._plane.wall_ms)
@@ -84,14 +82,16 @@ class WorkerLease:
         return {name: array[start:stop] for name, array in reply.outputs}
 
     def release(self) -> None:
-        route = self._route
-        route.leases -= 1
-        if not route.leases and route is not self._plane.routes.get(self.model):
-            self._plane.drained(route)
+        self._plane.released(self._route)
 
 
 class WorkerPlane:
-    """Every model's routes in one worker. All of it runs on the worker's loop."""
+    """Every model's routes in one worker. All of it runs on the worker's loop.
+
+    ``worker`` names this process among all workers that ever ran; ``on_counted`` is given the
+    windows that are complete, ``on_tripped`` a model's index, a test, a sentence and how often in
+    a row its candidate failed.
+    """
 
     def __init__(
         self,
@@ -108,6 +108,9 @@ class WorkerPlane:
         on_ack: Callable[[int, int], object],
         on_drained: Callable[[int, int], object],
         on_wanted: Callable[[str, str], object],
+        worker: str = "",
+        on_counted: Counted = lambda windows: None,
+        on_tripped: TrippedAt = lambda *said: None,
     ) -> None:
         self.routes: dict[str, Route] = {}
         self.started = False
@@ -123,11 +126,15 @@ class WorkerPlane:
         self._on_ack = on_ack
         self._on_drained = on_drained
         self._on_wanted = on_wanted
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._links: dict[str, HostLink] = {}
         self._next: dict[str, Route] = {}
         self._old: list[Route] = []
-        self._layouts: dict[tuple[str, str, tuple[int, ...]], Layout] = {}
+        self.encode = Encoder().encode
+        self.coin: Callable[[], int] = partial(secrets.randbits, 64)
+        self.mirror = Mirror(self)
+        self._trials = Trials(worker, self._tally.block, self.mirror.offer, on_counted, on_tripped)
+        self.windows = self._trials.windows
         self._asked: dict[tuple[str, str], float] = {}
         self._directory = 0
         self._recovery = Recovery(health, slot)
@@ -147,26 +154,30 @@ class WorkerPlane:
         self._loop.create_task(self._acknowledge(route))
 
     async def _acknowledge(self, route: Route) -> None:
-        for arm in route.arms.values():
-            for link in arm.links:
-                await link.connected.wait()
+        for link in route.links():
+            await link.connected.wait()
         self._on_ack(route.table.index, route.table.revision)
 
     def _revision(self, index: int) -> int:
         return int(self._epoch[index]) & REVISION_MASK
 
     def _route(self, table: RouteTable) -> Route:
-        arms: dict[str, Arm] = {}
-        for entry in table.versions:
-            links = []
-            for ref in entry.hosts:
-                link = self._links.get(ref.host)
-                if link is None:
-                    link = HostLink(ref, self._runtime_dir, self._recover)
-                    self._links[ref.host] = link
-                links.append(link)
-            arms[entry.version] = Arm(entry, links)
-        return Route(table, arms)
+        arms = {entry.version: Arm(entry, self._linked(entry.hosts)) for entry in table.versions}
+        split = table.split
+        if split is None or table.signature is None:
+            return Route(table, arms)
+        division = self._trials.division(table, split, arms, self._linked(split.twin))
+        return Route(table, arms, division)
+
+    def _linked(self, refs: Sequence[HostRef]) -> list[HostLink]:
+        links = []
+        for ref in refs:
+            link = self._links.get(ref.host)
+            if link is None:
+                link = HostLink(ref, self._runtime_dir, self._recover)
+                self._links[ref.host] = link
+            links.append(link)
+        return links
 
     def _advance(self, model: str) -> None:
         """Route by the revision that the word names; what it replaces drains."""
@@ -200,11 +211,16 @@ class WorkerPlane:
         self._on_drained(route.table.index, lowest)
         self._close_spare_links()
 
+    def released(self, route: Route) -> None:
+        """One hold on this table is over."""
+        route.leases -= 1
+        if not route.leases and route is not self.routes.get(route.table.model):
+            self.drained(route)
+
     def _close_spare_links(self) -> None:
         used: set[str] = set()
         for route in (*self.routes.values(), *self._next.values(), *self._old):
-            for arm in route.arms.values():
-                used.update(link.ref.host for link in arm.links)
+            used.update(link.ref.host for link in route.links())
         for host in [host for host in self._links if host not in used]:
             self._links.pop(host).close()
 
@@ -215,6 +231,11 @@ class WorkerPlane:
             if self._revision(route.table.index) != route.table.revision:
                 self._advance(model)
         self._discover()
+        self.report()
+
+    def report(self) -> None:
+        """Report the windows that are complete."""
+        self._trials.report((*self.routes.values(), *self._next.values(), *self._old))
 
     def _discover(self) -> None:
         """Models that were published while this worker was not told: word 0 counts them."""
@@ -229,7 +250,9 @@ class WorkerPlane:
 
     # --- what the front end asks
 
-    def lease(self, model: str, version: str | None, key: bytes | None) -> WorkerLease:
+    def lease(
+        self, model: str, version: str | None, key: bytes | None, *, arm: str | None = None
+    ) -> WorkerLease | SplitLease:
         """Choose by the revision in force and hold it (see `hotswap.ports.DataPlane`)."""
         route = self.routes.get(model)
         if route is None:
@@ -241,25 +264,43 @@ class WorkerPlane:
         if self._epoch[table.index] & REVISION_MASK != table.revision:
             route = self._follow(model)
             table = route.table
+        if arm is not None:
+            version = self._named(table, version, arm)
         if version is None:
-            arm = route.choice
-            if arm is None:
+            division = route.division
+            if division is None or arm is not None:
+                chosen = route.choice
+            elif self._epoch[table.index] & STABLE_ONLY:
+                chosen = division.baseline()
+            elif division.baseline().links:
+                return SplitLease(self, route, division, key)
+            else:
+                chosen = route.choice
+            if chosen is None:
                 raise self._inactive(table)
-            block = arm.stable
+            block = chosen.stable
             if block is None:
-                block = arm.stable = self._tally.block(model, arm.entry.version, "stable")
+                block = chosen.stable = self._tally.block(model, chosen.entry.version, "stable")
         else:
-            arm = route.arms.get(version)
-            if arm is None:
+            chosen = route.arms.get(version)
+            if chosen is None:
                 raise NotFound(f"model {model!r} has no version {version!r}")
-            block = arm.pinned
+            block = chosen.pinned
             if block is None:
-                block = arm.pinned = self._tally.block(model, version, "pinned")
-        if not arm.links:
-            raise self._cold(model, arm.entry)
+                block = chosen.pinned = self._tally.block(model, version, "pinned")
+        if not chosen.links:
+            raise self._cold(model, chosen.entry)
         if table.signature is None:  # loaded, but nothing has told what the model takes
             raise self._inactive(table)
-        return WorkerLease(self, route, arm, block)
+        return WorkerLease(self, route, chosen, block)
+
+    def _named(self, table: RouteTable, version: str | None, arm: str) -> str | None:
+        """The version of an arm; None for the stable one, whatever the split says."""
+        if arm == "stable":
+            return version
+        if table.split is None:
+            raise NotFound(f"no test of model {table.model!r} is running")
+        return table.split.candidate if arm == "candidate" else table.split.baseline
 
     def _follow(self, model: str) -> Route:
         """The route of the revision in force. Never an older one: sooner none, and 503.
@@ -334,7 +375,7 @@ class WorkerPlane:
 
     # --- one call
 
-    async def call(
+    def call(
         self,
         arm: Arm,
         signature: Signature,
@@ -342,28 +383,34 @@ class WorkerPlane:
         outputs: tuple[str, ...],
         rows: int,
         deadline: float,
-    ) -> Reply:
-        """Send it to the least loaded instance and wait. Raises what `Lease.predict` says."""
+    ) -> Coroutine[Any, Any, Reply]:
+        """Encode and `ask`."""
+        layout, raws = self.encode(signature, inputs)
+        return self.ask(arm, layout, raws, outputs, rows, deadline)
+
+    def room(self, arm: Arm, rows: int) -> HostLink:
+        """The least loaded instance. Raises `Overloaded` if even there too many rows wait."""
         link = arm.pick()
         assert link is not None
         if link.outstanding_rows + rows > self._limit and link.outstanding_rows:
             raise Overloaded(
                 f"{link.outstanding_rows} rows are waiting for version {arm.entry.version!r} already"
             )
-        layouts = []
-        raws = []
-        for spec in signature.inputs:
-            array = inputs.get(spec.name)
-            if array is None:
-                continue
-            layouts.append(self._layout(spec.name, spec.datatype, array.shape[1:]))
-            raws.append(encode_tensor(array, spec.datatype))
-        if not layouts:  # nothing told what this version takes: what was sent, under its names
-            for name, array in inputs.items():
-                layouts.append(self._layout(name, "FP64", array.shape[1:]))
-                raws.append(encode_tensor(array, "FP64"))
+        return link
+
+    async def ask(
+        self,
+        arm: Arm,
+        layout: tuple[Layout, ...],
+        raws: list[bytes],
+        outputs: tuple[str, ...],
+        rows: int,
+        deadline: float,
+    ) -> Reply:
+        """Send it to the least loaded instance and wait. Raises what `Lease.predict` says."""
+        link = self.room(arm, rows)
         future: asyncio.Future[Reply] = self._loop.create_future()
-        pending = Pending(tuple(layouts), outputs, raws, rows, deadline, future)
+        pending = Pending(layout, outputs, raws, rows, deadline, future)
         number = link.call(pending)
         left = deadline - _now()
         timer = self._loop.call_later(left, _expire, future) if left < _SHORT else None
@@ -377,17 +424,19 @@ class WorkerPlane:
             if timer is not None:
                 timer.cancel()
 
-    def _layout(self, name: str, datatype: str, shape: tuple[int, ...]) -> Layout:
-        key = (name, datatype, shape)
-        layout = self._layouts.get(key)
-        if layout is None:
-            if len(self._layouts) > 4096:
-                self._layouts.clear()  # shapes come from clients: they must not grow this for ever
-            layout = self._layouts[key] = Layout(name, datatype, shape)
-        return layout
-
     def _recover(self, link: HostLink, lost: list[Pending]) -> None:
-        """A host died with these: send each again, alone."""
+        """A host died with these: send each again, alone, unless another version will answer."""
+        again = []
+        for pending in lost:
+            promise = pending.future
+            if isinstance(promise, Attempt):
+                promise.lost()
+            if pending.resend:
+                again.append(pending)
+            elif not promise.done():
+                promise.set_exception(
+                    HostLost("the model's process died while it ran this request")
+                )
         arms = [
             arm
             for route in (*self.routes.values(), *self._old)
@@ -396,7 +445,7 @@ class WorkerPlane:
         ]
         pure = all(arm.entry.pure for arm in arms)
         others = [each for arm in arms for each in arm.links]
-        self._recovery.lost(link, lost, others or [link], pure)
+        self._recovery.lost(link, again, others or [link], pure)
 
 
 def _expire(future: asyncio.Future[Reply]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from hotswap.errors import DeadlineExceeded, HostLost
 from hotswap.ipc.words import Health
-from hotswap.serving.link import HostLink, Pending, Reply
+from hotswap.serving.link import HostLink, Pending, Promise
 
 _MOST = 5
 
@@ -84,7 +84,7 @@ class Recovery:
             link = next((each for each in links if each.connected.is_set()), links[0])
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-            def settled(_: asyncio.Future[Reply], turn: asyncio.Future[None] = turn) -> None:
+            def settled(_: object, turn: asyncio.Future[None] = turn) -> None:
                 if not turn.done():
                     turn.set_result(None)
 
@@ -101,6 +101,6 @@ class Recovery:
         self._waiting.pop(group, None)
 
 
-def _expire(future: asyncio.Future[Reply]) -> None:
+def _expire(future: Promise) -> None:
     if not future.done():
         future.set_exception(DeadlineExceeded("the deadline passed before the model answered"))

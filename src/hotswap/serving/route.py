@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from hotswap.core.routing import RouteTable, VersionEntry, choose
 from hotswap.ipc.tally import Block
+from hotswap.serving.attempt import TWIN
 from hotswap.serving.link import HostLink
+
+if TYPE_CHECKING:
+    from hotswap.serving.division import Division
 
 
 class Arm:
@@ -17,6 +24,10 @@ class Arm:
         self.links = links
         self.stable: Block | None = None
         self.pinned: Block | None = None
+
+    def is_up(self) -> bool:
+        """Whether a process of it answers now."""
+        return any(link.connected.is_set() for link in self.links)
 
     def pick(self) -> HostLink | None:
         """The link with the fewest outstanding rows; one that is up before one that is not."""
@@ -38,11 +49,21 @@ class Arm:
 class Route:
     """One table as this worker holds it. It drains until its last lease is released."""
 
-    __slots__ = ("arms", "choice", "leases", "table")
+    __slots__ = ("arms", "choice", "division", "leases", "table")
 
-    def __init__(self, table: RouteTable, arms: dict[str, Arm]) -> None:
+    def __init__(
+        self, table: RouteTable, arms: dict[str, Arm], division: Division | None = None
+    ) -> None:
         self.table = table
+        self.division = division
         self.arms = arms
         self.leases = 0
         chosen = choose(table)
         self.choice: Arm | None = arms.get(chosen.version) if chosen is not None else None
+
+    def links(self) -> Iterator[HostLink]:
+        """The links to every host that the table names, the twin's too."""
+        for arm in self.arms.values():
+            yield from arm.links
+        if self.division is not None:
+            yield from self.division.arms[TWIN].links

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from hotswap.core.routing import RouteTable, VersionEntry
+from hotswap.core.routing import Assigned, RouteTable, Split, VersionEntry
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.stats import ModelStats
 from hotswap.errors import NotFound, Unavailable
@@ -55,7 +55,8 @@ class FakeModel:
     """One model of a `FakePlane`; its fields may be changed between requests.
 
     ``predict`` makes the answer, ``error`` is raised instead of it, ``gate`` is waited for
-    before it; ``not_ready`` are versions that are registered but not warm.
+    before it; ``not_ready`` are versions that are registered but not warm. ``split``: the running
+    one; `FakeLease.predict` then answers by ``assigned`` ("baseline" or "candidate").
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class FakeModel:
         self.gate: asyncio.Event | None = None
         self.fallback: str | None = None
         self.not_ready: set[str] = set()
+        self.split: Split | None = None
+        self.assigned: Assigned = "baseline"
 
 
 class FakeCall:
@@ -100,9 +103,26 @@ class FakeCall:
 class FakeLease:
     """A lease that counts itself on its plane until it is released."""
 
-    __slots__ = ("_model", "_plane", "_released", "fallback", "model", "signature", "version")
+    __slots__ = (
+        "_assigned",
+        "_model",
+        "_plane",
+        "_released",
+        "fallback",
+        "model",
+        "signature",
+        "version",
+    )
 
-    def __init__(self, plane: FakePlane, name: str, model: FakeModel, version: str) -> None:
+    def __init__(
+        self,
+        plane: FakePlane,
+        name: str,
+        model: FakeModel,
+        version: str,
+        assigned: str | None = None,
+    ) -> None:
+        self._assigned = assigned
         self._plane = plane
         self._model = model
         self._released = False
@@ -122,6 +142,7 @@ class FakeLease:
     ) -> dict[str, Array]:
         """Answer as the model's fields say."""
         plane, model = self._plane, self._model
+        self.version = self._assigned or self.version
         if plane.record:
             plane.calls.append(
                 FakeCall(self.model, self.version, inputs, outputs, rows, deadline, request_id)
@@ -168,13 +189,22 @@ class FakePlane:
         self.is_ready = True
         self.statistics: list[ModelStats] = []
 
-    def lease(self, model: str, version: str | None, key: bytes | None) -> FakeLease:
+    def lease(
+        self, model: str, version: str | None, key: bytes | None, *, arm: str | None = None
+    ) -> FakeLease:
         """As the port says."""
         fake = self.fakes.get(model)
         if fake is None:
             raise NotFound(f"There is no model {model!r}.")
         if self.record:
             self.keys.append(key)
+        split, assigned = fake.split, None
+        if arm in ("baseline", "candidate"):
+            if split is None:
+                raise NotFound(f"No test of the model {model!r} is running.")
+            version = split.candidate if arm == "candidate" else split.baseline
+        elif split is not None and arm is None and version is None:
+            assigned = split.candidate if fake.assigned == "candidate" else split.baseline
         chosen = version if version is not None else fake.stable
         if chosen is None:
             raise Unavailable(f"The model {model!r} has no active version.")
@@ -182,7 +212,7 @@ class FakePlane:
             raise NotFound(f"The model {model!r} has no version {chosen!r}.")
         if chosen in fake.not_ready:
             raise Unavailable(f"Version {chosen!r} is not warm.")
-        return FakeLease(self, model, fake, chosen)
+        return FakeLease(self, model, fake, chosen, assigned)
 
     def table(self, model: str) -> RouteTable:
         """As the port says."""
@@ -199,7 +229,7 @@ class FakePlane:
             )
             for version in fake.versions
         )
-        return RouteTable(model, 0, 1, fake.stable, fake.signature, entries)
+        return RouteTable(model, 0, 1, fake.stable, fake.signature, entries, fake.split)
 
     def models(self) -> list[str]:
         """As the port says."""

@@ -15,7 +15,7 @@ import pytest
 from hotswap.app.workers import Workers
 from hotswap.core.routing import RouteTable
 from hotswap.core.spec import Limits
-from hotswap.ipc.messages import Wanted, WorkerSpec
+from hotswap.ipc.messages import Counted, Tripped, Wanted, WorkerSpec
 from tests.unit.app import children
 
 
@@ -35,6 +35,8 @@ class Rig:
         self.changed: list[int] = []
         self.drained: list[int] = []
         self.wanted: list[Wanted] = []
+        self.counted: list[Counted] = []
+        self.tripped: list[Tripped] = []
         self.tables: tuple[RouteTable, ...] = ()
         self.specs: list[WorkerSpec] = []
         self.never_up = False
@@ -44,6 +46,8 @@ class Rig:
             lambda index: self._hear(self.drained, index),
             lambda message: self._hear(self.wanted, message),
             lambda live: self._hear(self.changed, live),
+            lambda message: self._hear(self.counted, message),
+            lambda message: self._hear(self.tripped, message),
         )  # fmt: skip
 
     def _hear(self, into: list[T], what: T) -> None:

@@ -6,16 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from hotswap.core.routing import HostRef, RouteTable, VersionEntry
+from hotswap.core.routing import WHOLE, HostRef, RouteTable, Split, VersionEntry
 from hotswap.core.signature import Signature, TensorSpec
+from hotswap.core.windows import ArmCounts, Window
 from hotswap.ipc.tables import forget_tables, write_table
 from hotswap.ipc.words import HEALTH_WORDS, Epoch, Health, Words
 from hotswap.serving.plane import WorkerLease, WorkerPlane
+from hotswap.serving.split import SplitLease
 from tests.unit.serving.hosts import FakeHost
 
 SIGNATURE = Signature((TensorSpec("x", "FP64", (-1,)),), (TensorSpec("y", "FP64", (-1,)),))
@@ -34,6 +37,7 @@ class Rig:
         self.hosts: dict[str, FakeHost] = {}
         self.heard = asyncio.Event()
         self.planes: list[WorkerPlane] = []
+        self.windows: list[Window] = []
         self.plane = self.new_plane()
 
     def new_plane(
@@ -52,6 +56,9 @@ class Rig:
             on_ack=lambda index, revision: self._say("ack", index, revision),
             on_drained=lambda index, revision: self._say("drained", index, revision),
             on_wanted=lambda model, version: self._say("wanted", model, version),
+            worker="w1",
+            on_counted=self.windows.extend,
+            on_tripped=lambda index, test, why, failures: self._say("tripped", test, failures),
         )
         self.planes.append(plane)
         return plane
@@ -106,9 +113,55 @@ class Rig:
         await self.until_said("ack", 1, revision)
         return fake
 
+    async def divide(
+        self, *, revision: int = 1, twin: bool = False, pure: bool = True, **more: Any
+    ) -> tuple[FakeHost, ...]:
+        """A running split between v1 and v2, all of its hosts connected: baseline, candidate, twin.
+
+        ``more`` are fields of `Split`; a model that has such hosts already keeps them.
+        """
+        names = ["v1", "v2", *(["twin"] if twin else [])]
+        fakes = [self.hosts.get(name) or await self.host(name) for name in names]
+        settings: dict[str, Any] = {
+            "test": "t", "stage": 1, "weight": 5_000, "salt": "s", "budget_ms": 5_000.0,
+        }  # fmt: skip
+        if twin:
+            settings["twin"] = (HostRef("twin", "htwin", fakes[2].slot),)
+            settings["twin_weight"] = 2_500
+        split = Split(candidate="v2", baseline="v1", **(settings | more))
+        entries = (self.entry("v1", fakes[0], pure=pure), self.entry("v2", fakes[1], pure=pure))
+        table = self.table(revision, "v1", *entries)
+        self.commit(msgspec.structs.replace(table, split=split), push=True)
+        await self.until_said("ack", 1, revision)
+        return tuple(fakes)
+
+    def coins(self, *places: int) -> None:
+        """The coins that are tossed next, as places among `WHOLE`; after them the last again."""
+        left = [(place << 64) // WHOLE + 1 for place in places]
+        self.plane.coin = lambda: left.pop(0) if len(left) > 1 else left[0]
+
+    def counted(self) -> list[Window]:
+        """Every window so far, whether or not its time is over."""
+        self.windows += self.plane.windows.due(time.monotonic_ns() + 3_600_000_000_000)
+        return self.windows
+
+    def arm(self, name: str) -> ArmCounts:
+        """The sums of one arm over all windows so far."""
+        total = ArmCounts()
+        for window in self.counted():
+            arm = window.arms.get(name, ArmCounts())
+            total.requests += arm.requests
+            total.errors += arm.errors
+            total.timeouts += arm.timeouts
+            total.invalid += arm.invalid
+            for into, found in ((total.latency, arm.latency), (total.values, arm.values)):
+                for key, count in found.items():
+                    into[key] = into.get(key, 0) + count
+        return total
+
 
 async def ask(
-    lease: WorkerLease, *values: float, seconds: float = 10.0, release: bool = True
+    lease: WorkerLease | SplitLease, *values: float, seconds: float = 10.0, release: bool = True
 ) -> list[float]:
     """One request by this lease: the values of ``y``."""
     try:
@@ -136,9 +189,8 @@ async def rig(runtime_dir: Path) -> AsyncIterator[Rig]:
     yield rig
     for plane in rig.planes:
         for route in (*plane.routes.values(), *plane._next.values(), *plane._old):
-            for arm in route.arms.values():
-                for link in arm.links:
-                    link.close()
+            for link in route.links():
+                link.close()
     for fake in rig.hosts.values():
         await fake.stop()
     await asyncio.sleep(0)

@@ -26,7 +26,7 @@ Y = (Layout("y", "FP64", ()),)
 
 
 class FakeHost:
-    """Doubles the one FP64 input.
+    """Doubles the one FP64 input (or multiplies it by ``factor``, which may be NaN).
 
     ``hold``: calls wait in ``held`` until `release`. ``poison``: a request with this value makes
     the host die, as a crash in the model does: the stamp of what ran stays in shared memory.
@@ -39,6 +39,7 @@ class FakeHost:
         self.health = health
         self.incarnation = 0
         self.hold = False
+        self.factor = 2.0
         self.poison: float | None = None
         self.fail: Callable[[int], Failure] | None = None
         self.calls: list[Call] = []
@@ -126,5 +127,5 @@ class FakeHost:
             self._answer(writer, call, values)
 
     def _answer(self, writer: asyncio.StreamWriter, call: Call, values: list[float]) -> None:
-        raw = encode_tensor(2 * np.array(values), "FP64")
+        raw = encode_tensor(self.factor * np.array(values), "FP64")
         writer.write(pack(Answer(call.ids, call.rows, Y, [len(raw)], 5, 7), raw))
