@@ -124,3 +124,7 @@ class DigestMismatch(LoadError):
 
 class StoreError(HotswapError):
     """The store cannot be used."""
+
+
+class MetricsUnavailable(HotswapError):
+    """The metric source cannot be reached."""

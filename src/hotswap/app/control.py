@@ -205,11 +205,17 @@ class ControlProcess:
                     log.error("the store cannot be opened; what is served goes on", reason=said)
                 await asyncio.sleep(_STORE_RETRY_SECONDS)
         await service.restore()
-        ticking = asyncio.create_task(self._tick(service))
+        ticking = [
+            asyncio.create_task(self._tick(service)),
+            asyncio.create_task(service.run_rollouts()),
+        ]
+        for task in ticking:
+            task.add_done_callback(self._task_done)
         try:
             await self._watch(settings, service)
         finally:
-            ticking.cancel()
+            for task in ticking:
+                task.cancel()
 
     async def _tick(self, service: Service) -> None:
         log = structlog.get_logger("hotswap.control")

@@ -14,6 +14,8 @@ from hotswap.core.routing import RouteTable
 from hotswap.errors import HotswapError, LoadError, OutOfMemory, SignatureMismatch, StoreError
 from hotswap.ipc.messages import (
     AllWarm,
+    Counted,
+    CountedSaved,
     Drained,
     HostChanged,
     HostGone,
@@ -23,8 +25,10 @@ from hotswap.ipc.messages import (
     Publish,
     Published,
     Snapshot,
+    StableOnly,
     StartHost,
     StopHost,
+    Tripped,
     Wanted,
     WorkersChanged,
 )
@@ -62,6 +66,8 @@ class Node:
         self.workers = snapshot.workers
         self.snapshot = snapshot
         self.on_wanted: Callable[[str, str], None] = lambda model, version: None
+        self.on_counted: Callable[[Counted], None] = lambda message: None
+        self.on_tripped: Callable[[Tripped], None] = lambda message: None
         self._sender = sender
         self._loading: dict[str, asyncio.Future[HostState]] = {}
         self._publishing: dict[tuple[int, int], tuple[RouteTable, asyncio.Future[Published]]] = {}
@@ -92,6 +98,10 @@ class Node:
             self._let_go()
         elif isinstance(message, Wanted):
             self.on_wanted(message.model, message.version)
+        elif isinstance(message, Counted):
+            self.on_counted(message)
+        elif isinstance(message, Tripped):
+            self.on_tripped(message)
         elif isinstance(message, WorkersChanged):
             self.workers = message.live
 
@@ -143,13 +153,14 @@ class Node:
         finally:
             self._loading.pop(spec.host, None)
 
-    def starting(self, model: str, version: str) -> list[HostSpec]:
+    def starting(self, model: str, version: str, *, twin: bool = False) -> list[HostSpec]:
         """Hosts of a version that the supervisor is starting of its own accord (a restart)."""
         return [
             state.spec
             for name, state in self.hosts.items()
             if state.spec.model == model
             and state.spec.version == version
+            and state.spec.twin == twin
             and state.state == "starting"
             and name not in self._loading
             and name not in self._leaving
@@ -172,21 +183,22 @@ class Node:
 
     def stop_removed(self, registered: Callable[[str], Collection[str]]) -> None:
         """Stop hosts of versions that are not registered any more, unless a table names them."""
-        named = {r.host for t in self.tables.values() for e in t.versions for r in e.hosts}
+        named = {host for table in self.tables.values() for host in table.hosts()}
         for name, state in list(self.hosts.items()):
             if name in named or name in self._leaving:
                 continue
             if state.spec.version not in registered(state.spec.model):
                 self.stop(name)
 
-    def warm(self, model: str, version: str) -> list[HostState]:
-        """Hosts of a version that can answer (one that is being restarted will)."""
+    def warm(self, model: str, version: str, *, twin: bool = False) -> list[HostState]:
+        """Hosts of a version that can answer (one that is being restarted will), or its twins."""
         return sorted(
             (
                 state
                 for state in self.hosts.values()
                 if state.spec.model == model
                 and state.spec.version == version
+                and state.spec.twin == twin
                 and state.state in ("ready", "restarting")
                 and state.report is not None
                 and state.spec.host not in self._leaving
@@ -242,13 +254,11 @@ class Node:
             future.set_result(message)
 
     def _flipped(self, table: RouteTable) -> None:
-        named = {ref.host for entry in table.versions for ref in entry.hosts}
+        named = table.hosts()
         before = self.tables.get(table.model)
         if before is not None:
-            for entry in before.versions:
-                for ref in entry.hosts:
-                    if ref.host not in named:
-                        self._leaving.setdefault(ref.host, (table.index, table.revision))
+            for host in before.hosts() - named:
+                self._leaving.setdefault(host, (table.index, table.revision))
         self.tables[table.model] = table
         self._let_go()
 
@@ -281,3 +291,11 @@ class Node:
 
     def all_warm(self) -> None:
         self._sender.send(AllWarm())
+
+    def stable_only(self, index: int) -> None:
+        """Take the candidate of a model out of the route at once; no table is needed for it."""
+        self._sender.send(StableOnly(index))
+
+    def counted_saved(self, sequence: int) -> None:
+        """What workers counted up to this report is saved."""
+        self._sender.send(CountedSaved(sequence))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from hotswap.control.catalogue import Catalogue
 from hotswap.control.node import Node
 from hotswap.control.tables import build_table, differs
 from hotswap.control.warming import Warming
 from hotswap.core.lifecycle import ModelDocument
-from hotswap.core.routing import RouteTable
+from hotswap.core.routing import RouteTable, Split
 from hotswap.core.signature import Signature
 from hotswap.ipc.messages import HostState
 from hotswap.ports import Clock
@@ -19,13 +20,16 @@ class Routes:
     """Warms versions, and publishes tables that name what is warm.
 
     ``warm_until`` says until when a former stable version stays warm (monotonic seconds);
-    ``loaded_at`` when a version was loaded.
+    ``loaded_at`` when a version was loaded. ``split_of(model, stable)`` is how requests are
+    divided under a table with that stable version; ``held`` are versions that a rollout needs.
     """
 
     def __init__(self, node: Node, catalogue: Catalogue, warming: Warming, clock: Clock) -> None:
         self.warming = warming
         self.warm_until: dict[tuple[str, str], float] = {}
         self.loaded_at: dict[tuple[str, str], float] = {}
+        self.split_of: Callable[[str, str | None], Split | None] = lambda model, stable: None
+        self.held: Callable[[str, str], bool] = lambda model, version: False
         self._node = node
         self._catalogue = catalogue
         self._clock = clock
@@ -44,10 +48,12 @@ class Routes:
             and any(s.state == "ready" for s in self._node.warm(name, model.active))
         )
 
-    async def warm(self, name: str, version: str, public: Signature | None) -> list[HostState]:
-        """Hosts of a version that can answer. Raises what the version raised."""
+    async def warm(
+        self, name: str, version: str, public: Signature | None, least: int = 0
+    ) -> list[HostState]:
+        """Hosts of a version that can answer, ``least`` of them. Raises what the version raised."""
         document = self._catalogue.version(name, version)
-        states = await self.warming.warm(document, public)
+        states = await self.warming.warm(document, public, least)
         self.loaded_at.setdefault((name, version), self._clock.monotonic())
         return states
 
@@ -98,6 +104,7 @@ class Routes:
             warm=lambda v: [] if v == withdrawn else self._node.warm(model.name, v),
             reasons=reasons,
             loading=lambda v: self.warming.loading(model.name, v),
+            split=self.split_of(model.name, stable),
         )
 
     def _own_signature(self, name: str) -> Signature | None:

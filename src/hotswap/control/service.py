@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,24 @@ from hotswap.control.jobs import JobRunner
 from hotswap.control.node import Node
 from hotswap.control.operations import Operations
 from hotswap.control.registry import Registry
+from hotswap.control.rollouts import Rollouts
 from hotswap.control.routes import Routes
 from hotswap.control.switching import Switching
 from hotswap.control.upkeep import Upkeep
 from hotswap.control.views import model_view
 from hotswap.control.warming import Policy, Warming
 from hotswap.core.lifecycle import ModelDocument, rollback_target
+from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import BadInput, Conflict, HotswapError, NotFound, StoreError
 from hotswap.ipc.tally import read_tallies
-from hotswap.ports import Clock, Store
+from hotswap.ports import Clock, MetricSource, Store
 
 log = structlog.get_logger("hotswap.control")
 
-_LAZY_RETRY_SECONDS = 30.0
-_RETRY_SECONDS = 30.0
+#: How long a rollback waits for a running rollout to be back.
+_RETURN_SECONDS = 10.0
 
 
 class Service:
@@ -51,6 +53,7 @@ class Service:
         memory_of: Callable[[int], int],
         info: Callable[[], dict[str, Any]],
         readiness: str = "stable",
+        sources: Mapping[str, MetricSource] | None = None,
     ) -> None:
         self._node = node
         self._store = store
@@ -87,6 +90,10 @@ class Service:
             keep_warm_seconds,
             self._check_started,
         )
+        self._rollouts = Rollouts(
+            node, self._catalogue, self._routes, self._switching, store, clock, self.stats,
+            sources or {},
+        )  # fmt: skip
         self._required: set[str] = set()
         self._store_error = "the store is not open yet"
         self._started = node.snapshot.started
@@ -102,6 +109,7 @@ class Service:
             await self._store.open()
             await self._catalogue.load()
             await self._operations.load()
+            await self._rollouts.load()  # before any table is made: they say how it is divided
         except StoreError as exc:
             self._store_error = str(exc)
             raise
@@ -109,7 +117,7 @@ class Service:
 
     async def restore(self) -> None:
         """Bring up what was active; roll unfinished flips forward. Failures are kept as reasons."""
-        named = {r.host for t in self._node.tables.values() for e in t.versions for r in e.hosts}
+        named = {host for table in self._node.tables.values() for host in table.hosts()}
         self._node.forget_strangers(named)
         known = {document.index for document in self._catalogue.models.values()}
         for table in list(self._node.tables.values()):
@@ -212,7 +220,17 @@ class Service:
     async def tick(self) -> None:
         """Once a second or so: memory, warmth, what could not be saved, what could not be warmed."""
         await self._upkeep.tick()
+        self._rollouts.sample_traffic()
         self._check_started()
+
+    async def run_rollouts(self, seconds: float = 0.2) -> None:
+        """For ever: what happens to rollouts, five times a second, at alarms at once."""
+        while True:
+            try:
+                await self._rollouts.tick()
+            except HotswapError as exc:
+                log.warning("rollouts wait", reason=str(exc))
+            await self._rollouts.wait(seconds)
 
     def _check_registered(self, model: str, version: str) -> None:
         """Raises `NotFound`; `Conflict` with the reason for a version that could not be registered."""
@@ -255,9 +273,20 @@ class Service:
         name = self._only(model)
         self._check_registered(name, version)
         repeated = self._operations.repeated(idempotency_key, "switch", name, version)
-        return repeated or await self._switching.change(
-            name, version, "switch", force, idempotency_key
-        )
+        if repeated is not None:
+            return repeated
+        await self._make_way(name, f"a switch to {version}", force)
+        return await self._switching.change(name, version, "switch", force, idempotency_key)
+
+    async def _make_way(self, model: str, what: str, force: bool) -> None:
+        """A running rollout bars everything else, unless it is forced."""
+        running = self._rollouts.running(model)
+        if running is not None and not force:
+            raise Conflict(
+                f"rollout {running.id} of model {model!r} to {running.version!r} is "
+                f"{running.phase}: abort it first, or force {what}"
+            )
+        await self._rollouts.supersede(model, what)
 
     async def rollback(self, model: str, *, idempotency_key: str | None = None) -> SwitchView:
         """Back to the latest version that served before and was not rolled back from itself."""
@@ -265,6 +294,9 @@ class Service:
         repeated = self._operations.repeated(idempotency_key, "rollback", model, None)
         if repeated is not None:
             return repeated
+        running = self._rollouts.running(model)
+        if running is not None:
+            return await self._take_back(running)
         target = rollback_target(document, self._catalogue.registered(model))
         if target is None:
             raise Conflict(
@@ -272,6 +304,73 @@ class Service:
                 "before and was not itself rolled back from"
             )
         return await self._switching.change(model, target, "rollback", False, idempotency_key)
+
+    async def _take_back(self, running: RolloutView) -> SwitchView:
+        """A rollback while a rollout runs is its end: back to the version that it began beside."""
+        began = self._clock.monotonic()
+        await self._rollouts.command(running.id, "abort", why="rollback")
+        view = await self._rollouts.ended(running.id, _RETURN_SECONDS)
+        table = self._node.tables.get(running.model)
+        seconds = self._clock.monotonic() - began
+        return SwitchView(
+            running.id, running.version, running.stable or "", table.revision if table else 0,
+            0.0, 0.0, seconds * 1000 if view.final else 0.0,
+        )  # fmt: skip
+
+    async def abort_operation(self, operation: str) -> OperationView:
+        """See `Control.abort_operation`."""
+        return await self.abort(operation)
+
+    # --- rollouts
+
+    async def start_rollout(self, body: dict[str, Any], *, who: str = "") -> RolloutView:
+        self._check_store()
+        return await self._rollouts.start(body, who=who)
+
+    async def plan_rollout(self, body: dict[str, Any]) -> PlanView:
+        self._check_store()
+        return await self._rollouts.plan(body)
+
+    async def rollouts(self, model: str | None = None) -> list[RolloutView]:
+        self._check_store()
+        return await self._rollouts.all(model)
+
+    async def rollout(self, id: str) -> RolloutView:
+        self._check_store()
+        return await self._rollouts.get(id)
+
+    async def rollout_journal(self, id: str) -> list[JournalView]:
+        self._check_store()
+        return await self._rollouts.journal(id)
+
+    async def command_rollout(
+        self,
+        id: str,
+        command: str,
+        *,
+        generation: int | None = None,
+        idempotency_key: str | None = None,
+        force: bool = False,
+        why: str = "",
+        who: str = "",
+    ) -> RolloutView:
+        self._check_store()
+        return await self._rollouts.command(
+            id, command, generation=generation, idempotency_key=idempotency_key, force=force,
+            why=why, who=who,
+        )  # fmt: skip
+
+    def rollout_gauges(self) -> list[RolloutView]:
+        return self._rollouts.gauges()
+
+    def rollout_counters(self) -> dict[tuple[str, str, str, str], int]:
+        return self._rollouts.ends()
+
+    def recent_events(self) -> list[EventView]:
+        return self._rollouts.events.recent()
+
+    def events(self, after: int | None = None) -> AsyncIterator[EventView]:
+        return self._rollouts.events.listen(after)
 
     async def abort(self, operation: str) -> OperationView:
         """Give up a switch that is still preparing. Raises `NotFound`; `Conflict` if it is not."""
@@ -304,9 +403,18 @@ class Service:
                 raise Conflict(
                     f"version {version!r} of model {model!r} is active: switch to another one first"
                 )
+            self._check_not_needed(model, version)
             operation = self._operations.begin("unload", model, version, None, None)
             await self._routes.withdraw(document, version)
         return await self._operations.update(operation.id, state="done")
+
+    def _check_not_needed(self, model: str, version: str) -> None:
+        running = self._rollouts.running(model)
+        if running is not None and version in (running.version, running.stable):
+            raise Conflict(
+                f"version {version!r} of model {model!r} is needed by rollout {running.id}, "
+                f"which is {running.phase}"
+            )
 
     async def remove_version(self, model: str, version: str) -> None:
         self._check_store()
@@ -317,6 +425,7 @@ class Service:
                 raise Conflict(
                     f"version {version!r} of model {model!r} is active: it has all the weight"
                 )
+            self._check_not_needed(model, version)
             target = rollback_target(document, self._catalogue.registered(model))
             if target == version:
                 raise Conflict(
@@ -348,7 +457,8 @@ class Service:
     async def clear_cache(self) -> list[tuple[str, str]]:
         gone = [(r.model, r.version) for r in self._upkeep.residents() if not r.held]
         for model, version in gone:
-            await self.unload(model, version)
+            if not self._routes.held(model, version):
+                await self.unload(model, version)
         return gone
 
     # --- registration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hotswap.core.lifecycle import ModelDocument, VersionDocument
-from hotswap.core.routing import HostRef, RouteTable, VersionEntry
+from hotswap.core.routing import HostRef, RouteTable, Split, VersionEntry
 from hotswap.core.signature import Signature
 from hotswap.ipc.messages import HostState
 
@@ -22,6 +22,7 @@ def build_table(
     warm: Warm,
     reasons: Mapping[str, str],
     loading: Callable[[str], bool],
+    split: Split | None = None,
 ) -> RouteTable:
     """``warm(version)`` gives its hosts, ``reasons`` why versions could not be loaded."""
     entries = []
@@ -40,7 +41,7 @@ def build_table(
                 platform=document.platform,
                 state=state,
                 reason=reason,
-                hosts=tuple(HostRef(h.spec.host, f"h{h.spec.host}", h.spec.slot) for h in hosts),
+                hosts=references(hosts),
                 finite=settings.finite,
                 pure=settings.pure,
                 batch_rows=settings.batch_rows,
@@ -48,11 +49,18 @@ def build_table(
                 runtime=document.record.artifact.runtime,
             )
         )
-    return RouteTable(model.name, model.index, revision, stable, signature, tuple(entries))
+    return RouteTable(model.name, model.index, revision, stable, signature, tuple(entries), split)
+
+
+def references(hosts: Sequence[HostState]) -> tuple[HostRef, ...]:
+    """Where these hosts listen."""
+    return tuple(HostRef(h.spec.host, f"h{h.spec.host}", h.spec.slot) for h in hosts)
 
 
 def differs(new: RouteTable, old: RouteTable | None) -> bool:
     """Whether publishing ``new`` would change anything but the revision."""
     if old is None:
         return True
-    return (new.stable, new.signature, new.versions) != (old.stable, old.signature, old.versions)
+    return (new.stable, new.signature, new.versions, new.split) != (
+        old.stable, old.signature, old.versions, old.split,
+    )  # fmt: skip

@@ -99,7 +99,7 @@ class Upkeep:
             with contextlib.suppress(StoreError):
                 await self._catalogue.flush()
         for (model, version), until in list(self.routes.warm_until.items()):
-            if until <= now:
+            if until <= now and not self.routes.held(model, version):
                 self.routes.warm_until.pop((model, version))
                 with contextlib.suppress(HotswapError):
                     await self.unload(model, version)
@@ -164,4 +164,5 @@ class Upkeep:
         document = self._catalogue.models.get(model)
         if document is None:
             return False
-        return document.active == version or (model, version) in self.routes.warm_until
+        held = document.active == version or (model, version) in self.routes.warm_until
+        return held or self.routes.held(model, version)

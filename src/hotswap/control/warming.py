@@ -66,6 +66,8 @@ class Warming:
         self._evict = evict
         self._now = now
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._twinning = asyncio.Lock()
+        self._least: dict[tuple[str, str], int] = {}
         self._tasks: dict[tuple[str, str, bool], asyncio.Task[list[HostState]]] = {}
         #: (model, version) -> why it could not be loaded, until it could
         self.failures: dict[tuple[str, str], str] = {}
@@ -74,16 +76,21 @@ class Warming:
     def loading(self, model: str, version: str) -> bool:
         return any(key[:2] == (model, version) for key in self._tasks)
 
-    async def warm(self, version: VersionDocument, public: Signature | None) -> list[HostState]:
-        """Hosts that can answer; started if there are none. Raises what the version raised.
+    async def warm(
+        self, version: VersionDocument, public: Signature | None, least: int = 0
+    ) -> list[HostState]:
+        """Hosts that can answer; started if there are none, or fewer than its settings and
+        ``least`` ask for. Raises what the version raised.
 
         Hosts that were loaded before the model had a signature, and serve another one than
         ``public``, are replaced by such as are adapted to it, or refused. None: any will do.
         """
         record = version.record
+        wanted = (record.model, record.version)
+        self._least[wanted] = max(least, self._least.get(wanted, 0))
         ready = self._node.warm(record.model, record.version)
         coming = self._node.starting(record.model, record.version)
-        if not coming and not _missing(version, ready) and _serve(ready, public):
+        if not coming and not self._missing(version, ready) and _serve(ready, public):
             return ready
         key = (record.model, record.version, public is None)
         task = self._tasks.get(key)
@@ -113,11 +120,11 @@ class Warming:
             await self._join(version)
             ready = self._node.warm(record.model, record.version)
             if not ready or not _serve(ready, public):
-                started = await self._start(version, public, range(record.settings.instances))
+                started = await self._start(version, public, self._missing(version, []))
                 for state in ready:
                     self._node.leave(state.spec)
                 return started
-            missing = _missing(version, ready)
+            missing = self._missing(version, ready)
             if missing:
                 try:
                     ready = [*ready, *await self._start(version, public, missing)]
@@ -129,8 +136,41 @@ class Warming:
             self.failures.pop((record.model, record.version), None)
             return ready
 
+    def forget_least(self, model: str, version: str) -> None:
+        """No rollout asks for more instances than the version's settings any more."""
+        self._least.pop((model, version), None)
+
+    def _missing(self, version: VersionDocument, ready: Sequence[HostState]) -> list[int]:
+        """Which instances of a version are not there."""
+        record = version.record
+        least = self._least.get((record.model, record.version), 0)
+        there = {state.spec.instance for state in ready}
+        return [each for each in range(max(record.settings.instances, least)) if each not in there]
+
+    async def twins(
+        self, version: VersionDocument, public: Signature | None, count: int
+    ) -> list[HostState]:
+        """``count`` more hosts of the stable version, for a rollout to compare its candidate with."""
+        record = version.record
+        async with self._twinning:
+            starts = (
+                self._node.start(spec)
+                for spec in self._node.starting(record.model, record.version, twin=True)
+            )
+            await asyncio.gather(*starts, return_exceptions=True)
+            ready = self._node.warm(record.model, record.version, twin=True)
+            there = {state.spec.instance for state in ready}
+            missing = [each for each in range(count) if each not in there]
+            if missing:
+                ready = [*ready, *await self._start(version, public, missing, twin=True)]
+            return ready
+
     async def _start(
-        self, version: VersionDocument, public: Signature | None, instances: Sequence[int]
+        self,
+        version: VersionDocument,
+        public: Signature | None,
+        instances: Sequence[int],
+        twin: bool = False,
     ) -> list[HostState]:
         record = version.record
         key = (record.model, record.version)
@@ -140,7 +180,7 @@ class Warming:
             self._make_room(version, len(instances))
             starts = []
             for instance in instances:
-                spec = self._spec(version, instance, public)
+                spec = self._spec(version, instance, public, twin)
                 specs.append(spec)
                 starts.append(asyncio.ensure_future(self._node.start(spec)))
                 await asyncio.sleep(0)  # its slot and name are taken before the next are chosen
@@ -177,7 +217,9 @@ class Warming:
                     reason=str(failure),
                 )
 
-    def _spec(self, version: VersionDocument, instance: int, public: Signature | None) -> HostSpec:
+    def _spec(
+        self, version: VersionDocument, instance: int, public: Signature | None, twin: bool
+    ) -> HostSpec:
         record = version.record
         name, slot = self._node.new_host()
         settings = record.settings
@@ -195,6 +237,7 @@ class Warming:
             load_seconds=self.policy.load_seconds if default else settings.load_seconds,
             runs_code=version.runs_code is not None,
             roots=self.policy.roots,
+            twin=twin,
         )
 
     def _make_room(self, version: VersionDocument, instances: int) -> None:
@@ -214,12 +257,6 @@ class Warming:
         for resident in gone:
             log.info("a version is evicted", model=resident.model, version=resident.version)
             self._evict(resident.model, resident.version)
-
-
-def _missing(version: VersionDocument, ready: Sequence[HostState]) -> list[int]:
-    """Which instances of a version are not there."""
-    there = {state.spec.instance for state in ready}
-    return [each for each in range(version.record.settings.instances) if each not in there]
 
 
 def _serve(ready: Sequence[HostState], public: Signature | None) -> bool:

@@ -24,7 +24,7 @@ class MetricView(msgspec.Struct, frozen=True):
 
     ``arms`` by role (stable, candidate). ``estimate`` and ``interval``: the ``comparison``
     (ratio, difference or level) of candidate to stable, the interval a confidence sequence: it
-    may be looked at at any time. ``margin``: up to which the candidate counts as no worse.
+    may be looked at at any time (a side that is open is None). ``margin``: up to which the candidate counts as no worse.
     ``evidence``: against "no worse" (20 is 20:1); ``proof``: for "within the margin", the
     greatest so far; ``needed``: what both must reach. ``verdict``: pass, fail, insufficient,
     error or cancelled. ``role``: guardrail, objective or tripwire.
@@ -33,7 +33,7 @@ class MetricView(msgspec.Struct, frozen=True):
     name: str
     arms: dict[str, ArmView]
     estimate: float | None
-    interval: tuple[float, float] | None
+    interval: tuple[float | None, float | None] | None
     n: int
     margin: float | None
     evidence: float

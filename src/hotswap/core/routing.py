@@ -94,6 +94,11 @@ class RouteTable(msgspec.Struct, frozen=True):
     versions: tuple[VersionEntry, ...]
     split: Split | None = None
 
+    def hosts(self) -> set[str]:
+        """Every host that it leads to, twins included."""
+        named = {ref.host for entry in self.versions for ref in entry.hosts}
+        return named if self.split is None else named | {ref.host for ref in self.split.twin}
+
     def version(self, name: str) -> VersionEntry | None:
         """The entry of that version, or None."""
         return next((entry for entry in self.versions if entry.version == name), None)

@@ -1,0 +1,75 @@
+"""What is written down of each decision: enough to decide again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hotswap.core.analysis import FORMULA
+from hotswap.core.phases import phase, reason
+from hotswap.core.rollout import Observation, Rollout, Status
+from hotswap.core.rollout_views import JournalView, MetricView
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One decision or command: the rollout before it with its counters, what was seen, how many
+    seconds the tick took, and the status after it. ``metrics`` for people.
+    """
+
+    before: Rollout
+    after: Status
+    seen: Observation = Observation()
+    seconds: float = 0.0
+    force: bool = False
+    metrics: tuple[MetricView, ...] = ()
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry of a journal. ``kind``: started, decided or commanded; ``at`` Unix time."""
+
+    number: int
+    at: float
+    kind: str
+    record: Record
+    who: str = ""
+    command: str = ""
+    why: str = ""
+    key: str = ""
+    formula: str = FORMULA
+
+    def view(self) -> JournalView:
+        """As it is shown and verified."""
+        after = self.record.after
+        return JournalView(
+            number=self.number,
+            at=self.at,
+            kind=self.kind,
+            phase=phase(after),
+            reason=reason(after),
+            message=after.message,
+            generation=after.generation,
+            step=after.step,
+            who=self.who,
+            command=self.command,
+            why=self.why,
+            formula=self.formula,
+            record=builtins(self.record),
+        )
+
+
+def builtins(value: object) -> dict[str, Any]:
+    """As plain JSON values; keys of objects are strings."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return found
+
+
+def record_of(view: JournalView) -> Record:
+    """The record of an entry that was shown. Raises `msgspec.ValidationError`."""
+    return msgspec.convert(view.record, Record, strict=False)
+
+
+def ordered(entries: Sequence[JournalView]) -> list[JournalView]:
+    """By number."""
+    return sorted(entries, key=lambda entry: entry.number)
