@@ -14,6 +14,7 @@ from hotswap.core.naming import check_name
 from hotswap.errors import HotswapError
 
 DEFAULT_URL = "http://127.0.0.1:8081"
+_NOT_NOW = (502, 503, 504)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Url = Annotated[
@@ -36,7 +37,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class CommandFailed(HotswapError):
-    """The command failed."""
+    """The command failed. ``status``: of the server's answer that says so, else None."""
+
+    def __init__(self, message: str | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unreachable(CommandFailed):
+    """No server answers at present, or one that is not ready to: later it may."""
 
 
 class Client:
@@ -95,14 +104,16 @@ class Client:
         try:
             response = self._http.request(method, self.url + path, **more)
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            raise CommandFailed(
+            raise Unreachable(
                 f"no server answers at {self.url}: start one with 'hotswap serve MODELS', or "
                 "name another with --url"
             ) from None
         except httpx2.TimeoutException:
-            raise CommandFailed(f"the server at {self.url} did not answer in time") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as problem:
-            raise CommandFailed(f"talking to {self.url} failed: {problem}") from None
+            raise Unreachable(f"the server at {self.url} did not answer in time") from None
+        except httpx2.InvalidURL as problem:
+            raise CommandFailed(f"'{self.url}' is not a URL: {problem}") from None
+        except httpx2.HTTPError as problem:
+            raise Unreachable(f"talking to {self.url} failed: {problem}") from None
         return self._answer(response.status_code, response.content)
 
     def _answer(self, status: int, content: bytes) -> Any:
@@ -121,7 +132,7 @@ class Client:
         message = str(sentence or f"the server answered with status {status}")
         if status == 401:
             message += " (here: --token or HOTSWAP_TOKEN)"
-        raise CommandFailed(message)
+        raise (Unreachable if status in _NOT_NOW else CommandFailed)(message, status)
 
 
 def segment(name: str) -> str:

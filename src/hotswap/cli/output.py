@@ -44,6 +44,20 @@ def say(*parts: Cell) -> None:
     _stdout().print(Text.assemble(*cells), soft_wrap=True)
 
 
+def note(message: str) -> None:
+    """One yellow line on stderr, beside a command's own output."""
+    from rich.console import Console
+    from rich.text import Text
+
+    line = " ".join(plain(message).split())
+    Console(stderr=True, soft_wrap=True).print(Text(line, "yellow"))
+
+
+def show(renderable: Any) -> None:
+    """Something that was composed before, on stdout."""
+    _trimmed(renderable)
+
+
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[Cell]], right: Sequence[str] = ()
 ) -> None:
@@ -58,12 +72,17 @@ def table(
     for row in rows:
         cells = [(c, "") if isinstance(c, str) else c for c in row]
         shown.add_row(*(Text(plain(text), style) for text, style in cells))
+    _trimmed(shown)
+
+
+def _trimmed(renderable: Any) -> None:
+    """Print it; without a terminal no line ends in spaces."""
     console = _stdout()
     if console.is_terminal:
-        console.print(shown)
+        console.print(renderable)
         return
     with console.capture() as captured:
-        console.print(shown)
+        console.print(renderable)
     print("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
 
 
@@ -83,6 +102,16 @@ def spinner(text: str, quiet: bool = False) -> Iterator[None]:
 def width() -> int:
     """How many columns of text stdout shows."""
     return int(_stdout().width)
+
+
+def on_terminal() -> bool:
+    """Whether someone looks at stdout."""
+    return bool(_stdout().is_terminal)
+
+
+def stdout() -> Any:
+    """The `rich.console.Console` of stdout, for what is drawn again and again."""
+    return _stdout()
 
 
 def _stdout() -> Any:

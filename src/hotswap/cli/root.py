@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hotswap.cli import models, output, predict, serve, traffic
+from hotswap.cli import models, output, predict, rollout, serve, traffic
 from hotswap.errors import HotswapError
 
 # Typer re-exports this class's children alone.
@@ -97,3 +97,4 @@ serve.register(app)
 traffic.register(app)
 predict.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(rollout.app, name="rollout")

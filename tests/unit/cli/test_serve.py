@@ -212,9 +212,19 @@ def test_the_demos_exit_status_is_the_commands(bare: Run, monkeypatch: pytest.Mo
 def test_only_the_commands_that_exist_are_there(bare: Run) -> None:
     """A command of a later release is no command."""
     shown = bare("--help").stdout
-    for name in ("serve", "demo", "check", "models", "switch", "rollback", "predict", "reload"):
+    for name in (
+        "serve",
+        "demo",
+        "check",
+        "models",
+        "switch",
+        "rollback",
+        "predict",
+        "reload",
+        "rollout",
+    ):
         assert f" {name} " in shown
-    for name in ("rollout", "feedback", "report", "replay", "plan", "apply", "token", "gateway"):
+    for name in ("feedback", "report", "replay", "plan", "apply", "token", "gateway"):
         result = bare(name)
         assert result.exit_code == 2
         assert f"error: No such command '{name}'" in result.stderr
