@@ -321,10 +321,9 @@ class RolloutTicks:
             run.begin("flip", self._return(run))
         elif state in ("running", "baking"):
             await self._show(run)
-        elif state in FINAL or state in ("rolling_back", "watching"):
-            if exposure_of(table, rollout) is not None:
-                run.showing = None
-                await self._republish(name)
+        elif exposure_of(table, rollout) is not None and state not in ("preparing", "promoting"):
+            run.showing = None
+            await self._republish(name)
         if state in FINAL:
             await self._over(run)
 

@@ -27,7 +27,7 @@ from hotswap.core.decide import entered, returned
 from hotswap.core.journal import Record
 from hotswap.core.phases import phase, reason
 from hotswap.core.preflight import preflight
-from hotswap.core.rollout import Rollout, analysed
+from hotswap.core.rollout import FINAL, Rollout, analysed
 from hotswap.core.rollout_view import rollout_view
 from hotswap.core.rollout_views import JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
@@ -513,8 +513,8 @@ class Rollouts:
             return
         self._ticks.lower(run)
         async with run.lock:
-            if run.rollout.final or run.status.state == "rolling_back":
-                return
+            if run.status.state in (*FINAL, "rolling_back"):
+                return  # meanwhile
             before = run.rollout
             status = returned(run.status, "superseded", why)
             status = msgspec.structs.replace(status, generation=status.generation + 1)

@@ -501,7 +501,9 @@ class Service:
         return model_view(
             document,
             self._catalogue.versions[name],
-            hosts=[s for s in self._node.hosts.values() if s.spec.model == name],
+            hosts=[
+                s for s in self._node.hosts.values() if s.spec.model == name and not s.spec.twin
+            ],
             table=self._node.tables.get(name),
             memory=self._upkeep.memory,
             failures={v: r for (m, v), r in self._warming.failures.items() if m == name},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hotswap.core.lifecycle import ModelDocument, VersionDocument, rollback_target
-from hotswap.core.routing import RouteTable
+from hotswap.core.routing import WHOLE, RouteTable
 from hotswap.core.views import ModelView, VersionView
 from hotswap.ipc.messages import HostState
 
@@ -25,6 +25,7 @@ def model_view(
     """One model with all its versions."""
     target = rollback_target(model, frozenset(versions))
     stable = table.stable if table is not None else None
+    split = table.split if table is not None else None
     views = []
     for name, document in versions.items():
         mine = [h for h in hosts if h.spec.version == name]
@@ -35,6 +36,8 @@ def model_view(
                 memory,
                 active=stable == name,
                 target=target == name,
+                candidate=split is not None and split.candidate == name,
+                weight=_weight(table, name),
                 failure=failures.get(name, ""),
                 refusal=refused.get(name) or "",
                 loading=loading(name),
@@ -51,6 +54,18 @@ def model_view(
     )
 
 
+def _weight(table: RouteTable | None, version: str) -> float:
+    """Percent of the unpinned requests that the version answers."""
+    if table is None:
+        return 0.0
+    split = table.split
+    if split is None:
+        return 100.0 if version == table.stable else 0.0
+    if version == split.candidate:
+        return 100.0 * split.weight / WHOLE
+    return 100.0 * (WHOLE - split.weight) / WHOLE if version == split.baseline else 0.0
+
+
 def _version_view(
     document: VersionDocument,
     hosts: Sequence[HostState],
@@ -58,6 +73,8 @@ def _version_view(
     *,
     active: bool,
     target: bool,
+    candidate: bool,
+    weight: float,
     failure: str,
     refusal: str,
     loading: bool,
@@ -81,6 +98,8 @@ def _version_view(
     role = ""
     if active:
         role = "stable"
+    elif candidate:
+        role = "candidate"
     elif target:
         role = "previous"
     elif hosts:
@@ -91,7 +110,7 @@ def _version_view(
         runtime=record.artifact.runtime,
         state=state,
         role=role,
-        weight=100.0 if active else 0.0,
+        weight=weight,
         instances=len(ready),
         memory_bytes=sum(
             memory.get(h.spec.host, h.report.memory_bytes if h.report is not None else 0)

@@ -13,7 +13,8 @@ class VersionView(msgspec.Struct, frozen=True):
     """One version. ``state``: READY, LOADING, UNAVAILABLE (failed, or not trusted) or REGISTERED.
 
     ``reason``: why it is UNAVAILABLE or being restarted; what is remarkable if it is READY.
-    ``role``: stable, previous (the rollback target, warm or not), resident, or "" . ``weight``:
+    ``role``: stable, candidate (of a running rollout), previous (the rollback target, warm or
+    not), resident, or "". ``weight``:
     percent. ``instances``: warm hosts; ``memory_bytes``: their own (unshared) memory;
     ``load_seconds``: how long the last load took, warm-up included, None if it is not loaded.
     ``unvalidated``: it could not be tried out. Times are Unix times, for display.
