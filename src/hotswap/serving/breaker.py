@@ -17,7 +17,7 @@ LEAST: Final = 5
 _CHANCE: Final = math.log(1e-9)
 #: Stable's requests of the last 30 seconds or so are looked at, and at least so many.
 _SPANS: Final = 28
-_ENOUGH: Final = 500
+_ENOUGH: Final = 2_000
 _SPAN_SHIFT: Final = 30  # nanoseconds: spans of 1.07 seconds
 
 
@@ -25,10 +25,11 @@ class Breaker:
     """One candidate in one worker. Times are monotonic nanoseconds.
 
     >>> breaker = Breaker()
-    >>> for n in range(100):
-    ...     breaker.stable(False, 0)
-    >>> [breaker.candidate(True) for n in range(5)]
-    [False, False, False, False, True]
+    >>> def one_of_each():
+    ...     breaker.stable(failed=False, now_ns=0)
+    ...     return breaker.candidate(failed=True)
+    >>> [one_of_each() for _ in range(10)].index(True)
+    8
     """
 
     __slots__ = (
@@ -80,8 +81,10 @@ class Breaker:
     def candidate(self, failed: bool) -> bool:
         """A first attempt of the candidate was decided; whether the breaker trips on it."""
         if not failed:
-            self.run = self._run_requests = self._run_failures = 0
+            self.run = 0
             return False
+        if not self.run:
+            self._run_requests = self._run_failures = 0
         self.run += 1
         if self.tripped or self.run < LEAST or self._run_failures * 2 >= self._run_requests:
             return False

@@ -120,7 +120,7 @@ class FakeHost:
             self.health.busy(self.slot, 1, call.token)
             self.die()
         elif self.fail is not None:
-            writer.write(pack(self.fail(call.ids[0])))
+            writer.write(b"".join([pack(self.fail(each)) for each in call.ids]))
         elif self.hold:
             self._held.append((writer, call, values))
         else:
