@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -110,6 +111,17 @@ def _token(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not text or not all("!" <= c <= "~" for c in text):
         raise ValueError("must be one or more printable ASCII characters without spaces")
+    return value
+
+
+def _web_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or "?" in value or "#" in value or not all("!" <= c <= "~" for c in value):
+        raise ValueError("must be an address such as http://127.0.0.1:9090, without a query")
     return value
 
 
@@ -254,6 +266,24 @@ class Settings(BaseSettings):
         description="Memory (MiB) that the loaded versions may take together; versions without "
         "traffic are unloaded to keep it. Default: 80 % of the machine's or container's.",
     )
+    prometheus_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        None,
+        repr=False,
+        description="Address of the Prometheus, or of what answers its HTTP API, that guardrails "
+        "with a `query` are read from, such as http://127.0.0.1:9090. A user and password in it "
+        "are sent as basic authentication.",
+    )
+    prometheus_token: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
+        None,
+        description="Secret that is sent to `prometheus_url` as 'Authorization: Bearer TOKEN'. "
+        "Better given as HOTSWAP_PROMETHEUS_TOKEN than as a flag, which other users of the "
+        "machine can read.",
+    )
+    prometheus_timeout_seconds: Annotated[PositiveSeconds, Field(le=60)] = Field(
+        5.0,
+        description="Most time that one reading may take; one that takes longer is an outage, "
+        "which holds the rollouts that need it.",
+    )
     poll_seconds: PositiveSeconds = Field(
         2.0, description="How often the models folder is looked at for new versions."
     )
@@ -364,6 +394,12 @@ class Settings(BaseSettings):
                 f"limit_default_timeout ({self.limit_default_timeout:g} s) is above "
                 f"limit_max_timeout ({self.limit_max_timeout:g} s)"
             )
+        if self.prometheus_token is not None and self.prometheus_url is None:
+            raise ValueError("prometheus_token is given, and no prometheus_url to send it to")
+        if self.prometheus_token is not None and urlsplit(self.prometheus_url).username:
+            raise ValueError(
+                "prometheus_token and a user in prometheus_url are two ways to log in: give one"
+            )
         return self
 
     def limits(self) -> Limits:
@@ -384,10 +420,16 @@ class Settings(BaseSettings):
         """The token in clear, or None."""
         return None if self.token is None else self.token.get_secret_value()
 
+    def prometheus_secret(self) -> str | None:
+        """Prometheus' token in clear, or None."""
+        token = self.prometheus_token
+        return None if token is None else token.get_secret_value()
+
     def to_json(self) -> str:
-        """Every value, the token in clear: only for a private pipe to a child process."""
+        """Every value, tokens in clear: only for a private pipe to a child process."""
         plain = self.model_dump(mode="json")
-        return json.dumps(plain | {"token": self.secret()})
+        secrets = {"token": self.secret(), "prometheus_token": self.prometheus_secret()}
+        return json.dumps(plain | secrets)
 
     @classmethod
     def from_json(cls, text: str) -> Settings:

@@ -91,6 +91,14 @@ def test_every_setting_is_described() -> None:
         ({"host": "http://x"}, "--host: must be a host name"),
         ({"port": 9, "control_port": 9}, "port and control_port are both 9"),
         ({"limit_default_timeout": 900}, "is above limit_max_timeout (300 s)"),
+        ({"prometheus_url": "ftp://h"}, "--prometheus-url: must be an address such as http://"),
+        ({"prometheus_url": "localhost:9090"}, "--prometheus-url: must be an address"),
+        ({"prometheus_url": "http://h?a=b"}, "without a query"),
+        ({"prometheus_url": "http://h:99999"}, "--prometheus-url: must be an address"),
+        ({"prometheus_token": "x"}, "prometheus_token is given, and no prometheus_url"),
+        ({"prometheus_url": "http://a:b@h", "prometheus_token": "x"}, "two ways to log in"),
+        ({"prometheus_timeout_seconds": 0}, "--prometheus-timeout-seconds: must be greater than 0"),
+        ({"prometheus_timeout_seconds": 61}, "must be less than or equal to 60"),
         ({"wrokers": 2}, "'wrokers' is not a setting; the nearest is 'workers'"),
         ({"config": "absent.yaml"}, "absent.yaml cannot be read: No such file"),
     ],
@@ -165,9 +173,24 @@ def test_the_token_is_never_shown() -> None:
     assert "t0k3n" not in str(caught.value)
 
 
+def test_what_prometheus_is_asked_with_is_never_shown() -> None:
+    """Neither its token nor a password in its address; only who asks it is given them."""
+    settings = Settings(prometheus_url="http://h:9090/p", prometheus_token="t0k3n")
+    assert "t0k3n" not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert settings.prometheus_secret() == "t0k3n"
+    assert "t0k3n" not in repr(Settings(prometheus_url="http://me:t0k3n@h"))
+    for url in ("ftp://me:t0k3n@h", "http://me:t0k3n@h?x=1", "http://me:t0k3n@[h"):
+        with pytest.raises(ConfigError) as caught:
+            Settings(prometheus_url=url)
+        assert "t0k3n" not in str(caught.value)
+
+
 def test_settings_reach_a_child_process_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """from_json(to_json()) is the same settings, whatever the child's environment says."""
-    settings = Settings(token="t0k3n", models=Path("m"), limit_rows=7, allowed_hosts=["h"])
+    settings = Settings(
+        token="t0k3n", models=Path("m"), limit_rows=7, allowed_hosts=["h"],
+        prometheus_url="https://h/p", prometheus_token="s3cret", prometheus_timeout_seconds=2,
+    )  # fmt: skip
     monkeypatch.setenv("HOTSWAP_PORT", "5")
     assert Settings.from_json(settings.to_json()) == settings
 

@@ -28,7 +28,7 @@ from hotswap.errors import ConfigError, HotswapError, StoreError
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import Snapshot, Stop, Unready
-from hotswap.ports import Store
+from hotswap.ports import MetricSource, Store
 from hotswap.sources.folder import FolderSource
 
 _TICK_SECONDS = 1.0
@@ -51,6 +51,21 @@ def make_store(settings: Settings) -> Store:
     from hotswap.stores.sqlite import SqliteStore
 
     return SqliteStore(settings.state_dir / "hotswap.db")
+
+
+def make_sources(settings: Settings) -> dict[str, MetricSource]:
+    """Where guardrails may read numbers, by the name that rollouts give it."""
+    if settings.prometheus_url is None:
+        return {}
+    from hotswap.sources.prometheus import PrometheusSource
+
+    return {
+        "prometheus": PrometheusSource(
+            settings.prometheus_url,
+            token=settings.prometheus_secret(),
+            timeout=settings.prometheus_timeout_seconds,
+        )
+    }
 
 
 def make_policy(settings: Settings, runtime_dir: str = "") -> Policy:
@@ -91,7 +106,8 @@ class ControlProcess:
         log = structlog.get_logger("hotswap.control")
         jobs = JobRunner([sys.executable])
         store = make_store(settings)
-        service = self._make(settings, snapshot, store, jobs)
+        sources = make_sources(settings)
+        service = self._make(settings, snapshot, store, jobs, sources)
         self._tasks = [
             asyncio.create_task(self._serve(settings, service)),
             asyncio.create_task(self._work(settings, service)),
@@ -109,6 +125,8 @@ class ControlProcess:
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._tasks[0], 2.0)
         await jobs.close()
+        for source in sources.values():
+            await source.close()
         with contextlib.suppress(StoreError):
             await store.close()
         self._channel.close()
@@ -137,7 +155,12 @@ class ControlProcess:
             self._node.heard(message)
 
     def _make(
-        self, settings: Settings, snapshot: Snapshot, store: Store, jobs: JobRunner
+        self,
+        settings: Settings,
+        snapshot: Snapshot,
+        store: Store,
+        jobs: JobRunner,
+        sources: dict[str, MetricSource],
     ) -> Service:
         assert self._node is not None
         roots = tuple(
@@ -156,6 +179,7 @@ class ControlProcess:
             readiness=settings.readiness,
             memory_of=platform.own_memory,
             info=lambda: self._info(settings, snapshot),
+            sources=sources,
         )
         self._service = service
         return service
