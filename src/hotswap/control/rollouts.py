@@ -32,7 +32,7 @@ from hotswap.core.rollout_view import rollout_view
 from hotswap.core.rollout_views import JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutSpec, parse
-from hotswap.errors import BadInput, Conflict, HotswapError, NotFound
+from hotswap.errors import BadInput, Conflict, HotswapError, MetricsUnavailable, NotFound
 from hotswap.ipc.messages import Counted, Tripped
 from hotswap.ports import Clock, MetricSource, Store
 
@@ -242,12 +242,22 @@ class Rollouts:
             )
         return document.active
 
+    async def _try_queries(self, spec: RolloutSpec) -> None:
+        """Raise `BadInput` for a query that is wrong. An outage now is no reason to refuse."""
+        with contextlib.suppress(MetricsUnavailable):
+            for guardrail in spec.guardrails:
+                if guardrail.source:
+                    await self._sources[guardrail.source].read(guardrail.query)
+
     async def start(self, body: Mapping[str, Any], *, who: str = "") -> RolloutView:
         """See `Control.start_rollout`."""
         spec = parse(body)
         key = body.get("idempotency_key") or ""
         if not isinstance(key, str) or len(key) > 256:
             raise BadInput("idempotency_key must be a string of at most 256 characters")
+        if key not in self._keys:
+            self._check(spec)
+            await self._try_queries(spec)
         async with self._starting:
             if key and key in self._keys:
                 return self._repeated(self._keys[key], spec)
@@ -321,6 +331,7 @@ class Rollouts:
         """See `Control.plan_rollout`."""
         spec = parse(body)
         stable = self._check(spec)
+        await self._try_queries(spec)
         traffic = self.traffic(spec.model, stable)
         return preflight(spec, dict(body), stable, traffic.per_second, traffic.error_rate)
 

@@ -35,6 +35,7 @@ from hotswap.ipc.messages import (
     StopHost,
     Wanted,
 )
+from hotswap.ports import MetricSource
 from hotswap.stores.memory import MemoryStore
 from hotswap.testing.clock import ManualClock
 
@@ -292,6 +293,7 @@ class World:
         self.jobs = FakeJobs()
         self.keep_warm = 600.0
         self.memory: Callable[[int], int] = lambda pid: self.supervisor.memory
+        self.sources: dict[str, MetricSource] = {}
         self._policy: dict[str, Any] = {
             "trust_code": False, "trust_digests": (), "allow_unvalidated": False,
             "load_seconds": 120.0, "memory_budget": 1 << 40, "roots": (),
@@ -317,6 +319,7 @@ class World:
             keep_warm_seconds=self.keep_warm,
             memory_of=lambda pid: self.memory(pid),
             info=dict,
+            sources=self.sources,
         )
         return self.service
 
