@@ -10,88 +10,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from hotswap.core.histogram import bucket, upper_bound
 from hotswap.core.routing import RouteTable, VersionEntry, choose
 from hotswap.core.signature import Signature
 from hotswap.core.stats import ModelStats
 from hotswap.errors import NotFound, Unavailable
 from hotswap.ports import Array
+from hotswap.serving.inline_counters import Counters
+from hotswap.serving.inline_links import Runner
 from hotswap.serving.inline_runner import InlineRunner
+from hotswap.serving.inline_split import SplitLoop, SplitRoute
+from hotswap.serving.payload import FAILURES
 
+_PUBLISH_SECONDS = 10.0
 _now = time.monotonic
 _now_ns = time.monotonic_ns
-
-_FAILURES = {
-    "DeadlineExceeded": "timeout",
-    "InvalidOutput": "invalid_output",
-    "Overloaded": "overload",
-    "OutOfMemory": "memory",
-    "Unavailable": "unavailable",
-    "CancelledError": "cancelled",
-}
-
-
-class Counters:
-    """The operational counters of one (model, version, role)."""
-
-    def __init__(self, model: str, version: str, role: str) -> None:
-        self._key = (model, version, role)
-        self._lock = threading.Lock()
-        self._started = 0
-        self._success = 0
-        self._rows = 0
-        self._success_ns = 0
-        self._fail_ns = 0
-        self._queue_ns = 0
-        self._compute_ns = 0
-        self._last = 0
-        self._errors: dict[str, int] = {}
-        self._latency: dict[int, int] = {}
-
-    def begin(self) -> None:
-        """A request is in flight."""
-        with self._lock:
-            self._started += 1
-
-    def succeed(self, ns: int, rows: int, queue_ns: int, compute_ns: int, wall_ms: int) -> None:
-        """It was answered, ``ns`` nanoseconds after `begin`."""
-        at = bucket(ns)
-        with self._lock:
-            self._success += 1
-            self._rows += rows
-            self._success_ns += ns
-            self._queue_ns += queue_ns
-            self._compute_ns += compute_ns
-            self._last = wall_ms
-            self._latency[at] = self._latency.get(at, 0) + 1
-
-    def fail(self, ns: int, kind: str) -> None:
-        """It was not."""
-        with self._lock:
-            self._fail_ns += ns
-            self._errors[kind] = self._errors.get(kind, 0) + 1
-
-    def stats(self) -> ModelStats:
-        """All of it at one moment."""
-        model, version, role = self._key
-        with self._lock:
-            return ModelStats(
-                model=model,
-                version=version,
-                role=role,
-                success=self._success,
-                errors=dict(self._errors),
-                inferences=self._rows,
-                executions=self._success,
-                success_ns=self._success_ns,
-                fail_ns=self._fail_ns,
-                queue_ns=self._queue_ns,
-                compute_ns=self._compute_ns,
-                inflight=self._started - self._success - sum(self._errors.values()),
-                last_inference=self._last,
-                latency={upper_bound(at): n for at, n in sorted(self._latency.items())},
-            )
 
 
 class InlineArm:
@@ -99,11 +33,11 @@ class InlineArm:
 
     __slots__ = ("entry", "runners")
 
-    def __init__(self, entry: VersionEntry, runners: list[InlineRunner]) -> None:
+    def __init__(self, entry: VersionEntry, runners: list[Runner]) -> None:
         self.entry = entry
         self.runners = runners
 
-    def pick(self) -> InlineRunner:
+    def pick(self) -> Runner:
         """The instance with the fewest waiting rows."""
         runners = self.runners
         if len(runners) == 1:
@@ -112,9 +46,13 @@ class InlineArm:
 
 
 class InlineRoute:
-    """One published table. It drains until its last lease is released."""
+    """One published table. It drains until its last lease is released.
 
-    __slots__ = ("arms", "choice", "leases", "table")
+    ``division``: how its unpinned requests are divided, None if they are not, or not any more.
+    ``safe``: the version that answers when they are not.
+    """
+
+    __slots__ = ("arms", "choice", "division", "leases", "safe", "table")
 
     def __init__(self, table: RouteTable, arms: dict[str, InlineArm]) -> None:
         self.table = table
@@ -122,6 +60,9 @@ class InlineRoute:
         self.leases = 0
         chosen = choose(table)
         self.choice = arms.get(chosen.version) if chosen is not None else None
+        self.division: SplitRoute | None = None
+        before = arms.get(table.split.baseline) if table.split is not None else None
+        self.safe = before if before is not None and before.runners else self.choice
 
 
 class InlineLease:
@@ -169,12 +110,59 @@ class InlineLease:
         try:
             reply = await self._arm.pick().predict(inputs, outputs, rows, deadline)
         except BaseException as exc:
-            counters.fail(_now_ns() - began, _FAILURES.get(type(exc).__name__, "model"))
+            counters.fail(_now_ns() - began, FAILURES.get(type(exc).__name__, "model"))
             raise
         counters.succeed(
             _now_ns() - began, rows, reply.queue_ns, reply.compute_ns, self._plane.wall_ms()
         )
         return reply.outputs
+
+    def release(self) -> None:
+        self._plane.released(self._route)
+
+
+class DividedLease:
+    """One request's hold on a revision that has a split (see `hotswap.ports.Lease`)."""
+
+    __slots__ = (
+        "_division", "_key", "_plane", "_route", "_split", "fallback", "model", "signature",
+        "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plane: InlinePlane,
+        route: InlineRoute,
+        division: SplitRoute,
+        split: SplitLoop,
+        key: bytes | None,
+    ) -> None:
+        table = route.table
+        assert table.signature is not None
+        assert table.split is not None
+        self._plane = plane
+        self._route = route
+        self._division = division
+        self._split = split
+        self._key = key
+        self.model: str = table.model
+        self.version: str = table.stable or table.split.baseline
+        self.signature: Signature = table.signature
+        self.fallback: str | None = None
+
+    async def predict(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        rows: int,
+        deadline: float,
+        request_id: str,
+    ) -> dict[str, Array]:
+        split = self._split
+        answer, self.version, self.fallback = await split.on_loop(
+            split.predict(self._division, self._key, inputs, outputs, rows, deadline, request_id)
+        )
+        return answer
 
     def release(self) -> None:
         self._plane.released(self._route)
@@ -186,7 +174,8 @@ class InlinePlane:
     ``on_drained(index, revision)``: no lease holds a revision of this model below that one.
     ``on_wanted(model, version)``: a version that is not loaded was asked for. Both are called on
     whatever thread it happens. ``wall_ms`` is Unix time in milliseconds, for display.
-    ``refusal`` is why no request is taken now; "" while they are.
+    ``refusal`` is why no request is taken now; "" while they are. ``split`` divides requests
+    while a rollout runs; it is None before the start.
     """
 
     def __init__(
@@ -200,6 +189,8 @@ class InlinePlane:
         self.started = False
         self.wall_ms = wall_ms
         self.runners: dict[str, InlineRunner] = {}
+        self.remote: dict[str, Runner] = {}
+        self.split: SplitLoop | None = None
         self._on_drained = on_drained
         self._on_wanted = on_wanted
         self._routes: dict[str, InlineRoute] = {}
@@ -209,20 +200,28 @@ class InlinePlane:
         self._leases = 0
         self._counters: dict[tuple[str, str, str], Counters] = {}
         self._asked: dict[tuple[str, str], float] = {}
+        #: index -> the test whose candidate a breaker took out
+        self._tripped: dict[int, str] = {}
 
     # --- tables
 
     def publish(self, table: RouteTable) -> float:
         """Route by this table from now on; how long the flip took, in milliseconds."""
+        loaded: dict[str, Runner] = {**self.runners, **self.remote}
         arms = {
             entry.version: InlineArm(
-                entry, [self.runners[ref.host] for ref in entry.hosts if ref.host in self.runners]
+                entry, [loaded[ref.host] for ref in entry.hosts if ref.host in loaded]
             )
             for entry in table.versions
         }
         route = InlineRoute(table, arms)
+        division = self._divide(route)
         began = _now_ns()
         with self._lock:
+            # A flip that was under way when its candidate was taken out must not put it back.
+            if table.split is None or self._tripped.get(table.index) != table.split.test:
+                self._tripped.pop(table.index, None)
+                route.division = division
             old = self._routes.get(table.model)
             self._routes[table.model] = route
             if old is not None and old.leases:
@@ -232,9 +231,49 @@ class InlinePlane:
         self._on_drained(table.index, drained)
         return flip_ms
 
+    def _divide(self, route: InlineRoute) -> SplitRoute | None:
+        """How this table's unpinned requests will be divided; None if they are not."""
+        table, split = route.table, self.split
+        if split is None:
+            return None
+        if table.split is None or table.signature is None:
+            split.retired(table.index)
+            return None
+        return split.submit(
+            split.route(
+                table, dict(self.runners), partial(self._hold, route), partial(self.released, route)
+            )
+        ).result(_PUBLISH_SECONDS)
+
+    def stable_only(self, index: int) -> None:
+        """Take the candidate of that model out of the route at once; the next table ends it."""
+        with self._lock:
+            for route in self._routes.values():
+                if route.table.index == index:
+                    route.division = None
+
+    def trip(self, index: int, test: str) -> bool:
+        """A breaker took a candidate out, for as long as its test lasts. False if that is over."""
+        with self._lock:
+            tables = (route.table for route in self._routes.values())
+            if not any(
+                table.index == index and table.split is not None and table.split.test == test
+                for table in tables
+            ):
+                return False
+            self._tripped.setdefault(index, test)
+        self.stable_only(index)
+        return True
+
     def _drained_to(self, index: int, revision: int) -> int:
         """The lowest revision of a model that a request may hold. Under the lock."""
         return min([revision, *(r.table.revision for r in self._old if r.table.index == index)])
+
+    def _hold(self, route: InlineRoute) -> None:
+        """What is divided holds it too: copies go on when the request is answered."""
+        with self._lock:
+            route.leases += 1
+            self._leases += 1
 
     def released(self, route: InlineRoute) -> None:
         """A lease was released."""
@@ -262,36 +301,53 @@ class InlinePlane:
         with self._lock:
             self._routes = {}
             self._old = []
+            self._tripped = {}
         self.runners = {}
+        self.remote = {}
+        self.split = None
         self.started = False
 
     # --- what callers ask
 
     def lease(
         self, model: str, version: str | None, key: bytes | None, *, arm: str | None = None
-    ) -> InlineLease:
+    ) -> InlineLease | DividedLease:
         """Choose by the table in force and hold it (see `hotswap.ports.DataPlane`)."""
-        if arm in ("baseline", "candidate"):
-            raise NotFound(f"no test of model {model!r} is running")
         with self._lock:
             self._check_open()
             route = self._routes.get(model)
             if route is None or not route.table.versions:
                 raise NotFound(_no_model(model, self._names()))
             table = route.table
-            arm = route.choice if version is None else route.arms.get(version)
-            if arm is None:
+            if arm is not None and arm != "stable":
+                version = _named(table, version, arm)
+            if version is not None:
+                chosen = route.arms.get(version)
+            elif arm is not None or table.split is None:
+                chosen = route.choice
+            elif route.division is not None and self.split is not None:
+                route.leases += 1
+                self._leases += 1
+                return DividedLease(self, route, route.division, self.split, key)
+            else:
+                chosen = route.safe
+            if chosen is None:
                 if version is None:
                     raise _inactive(table)
                 known = ", ".join(route.arms)
                 raise NotFound(f"model {model!r} has no version {version!r}; registered: {known}")
-            if arm.runners and table.signature is not None:
+            if chosen.runners and table.signature is not None:
                 role = "stable" if version is None else "pinned"
-                counters = self._counters_of(model, arm.entry.version, role)
+                counters = self._counters_of(model, chosen.entry.version, role)
                 route.leases += 1
                 self._leases += 1
-                return InlineLease(self, route, arm, table.signature, counters)
-        raise self._cold(model, arm.entry)
+                return InlineLease(self, route, chosen, table.signature, counters)
+        raise self._cold(model, chosen.entry)
+
+    def counters(self, model: str, version: str, role: str) -> Counters:
+        """The operational counters of a version in a role."""
+        with self._lock:
+            return self._counters_of(model, version, role)
 
     def _counters_of(self, model: str, version: str, role: str) -> Counters:
         key = (model, version, role)
@@ -345,6 +401,15 @@ class InlinePlane:
         return [each.stats() for each in counters]
 
 
+def _named(table: RouteTable, version: str | None, arm: str) -> str:
+    """The version of an arm of the running split."""
+    if table.split is None:
+        raise NotFound(f"no test of model {table.model!r} is running")
+    if version is not None:
+        return version
+    return table.split.candidate if arm == "candidate" else table.split.baseline
+
+
 def _no_model(model: str, names: list[str]) -> str:
     known = f"; there are: {', '.join(names[:20])}" if names else ", and none is registered"
     return f"there is no model {model!r}{known}"
@@ -356,4 +421,4 @@ def _inactive(table: RouteTable) -> Unavailable:
     return Unavailable(f"model {table.model!r} has no active version: switch to one first{why}")
 
 
-__all__ = ["Counters", "InlineLease", "InlinePlane"]
+__all__ = ["Counters", "DividedLease", "InlineLease", "InlinePlane"]

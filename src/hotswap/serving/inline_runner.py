@@ -89,6 +89,7 @@ class Call:
         "key",
         "loop",
         "outputs",
+        "shadow",
         "total_rows",
     )
 
@@ -101,6 +102,7 @@ class Call:
         rows: int,
         deadline: float,
         loop: asyncio.AbstractEventLoop,
+        shadow: bool,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
@@ -110,8 +112,10 @@ class Call:
         self.future: asyncio.Future[Reply] = loop.create_future()
         self.arrived_ns = _now_ns()
         self.gone = False
+        self.shadow = shadow
         self.key: Hashable = (
             outputs,
+            shadow,
             tuple((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()),
         )
 
@@ -145,6 +149,8 @@ class InlineRunner:
         self._closed = False
         self._pending_rows = 0
         self._breathed = 0.0
+        self._mark_shadow: Callable[[bool], None] | None = getattr(executor, "mark_shadow", None)
+        self._shadow = False
 
     @property
     def pending_rows(self) -> int:
@@ -157,24 +163,28 @@ class InlineRunner:
         outputs: tuple[str, ...],
         rows: int,
         deadline: float,
+        *,
+        shadow: bool = False,
+        on_thread: bool = False,
     ) -> Reply:
         """Run it here and now if that is quick and nothing waits, else on the thread.
 
-        Raises `Overloaded`, `Unavailable`, `DeadlineExceeded`, `ModelFailed`, `OutOfMemory`.
+        ``on_thread``: on the thread in any case, where a hang holds up nothing but this runner.
+        ``shadow``: nobody waits for the answer (see `hotswap.ports.Executor`). Raises `Overloaded`, `Unavailable`, `DeadlineExceeded`, `ModelFailed`, `OutOfMemory`.
         """
         if deadline <= _now():
             raise DeadlineExceeded("the deadline passed before the model could run")
         inputs = {name: _frozen(array) for name, array in inputs.items()}
         quick = self._pace.estimate(rows) < INLINE_SECONDS and not self._pending_rows
-        if quick and self._in_use.acquire(blocking=False):
+        if quick and not on_thread and self._in_use.acquire(blocking=False):
             try:
-                reply = self._run_now(inputs, outputs, rows)
+                reply = self._run_now(inputs, outputs, rows, shadow)
             finally:
                 self._in_use.release()
             await self._breathe()
             return reply
         return await self._run_later(
-            Call(inputs, outputs, rows, deadline, asyncio.get_running_loop())
+            Call(inputs, outputs, rows, deadline, asyncio.get_running_loop(), shadow)
         )
 
     async def _breathe(self) -> None:
@@ -184,11 +194,15 @@ class InlineRunner:
             self._breathed = now
             await asyncio.sleep(0)
 
-    def _run_now(self, inputs: Mapping[str, Array], outputs: tuple[str, ...], rows: int) -> Reply:
+    def _run_now(
+        self, inputs: Mapping[str, Array], outputs: tuple[str, ...], rows: int, shadow: bool
+    ) -> Reply:
         if self._closed:
             raise Unavailable(f"{self._name} is being unloaded")
         began = _now_ns()
         try:
+            if shadow is not self._shadow:
+                self._mark(shadow)
             answer = self._checked(inputs, outputs, rows)
         except (Exception, SystemExit) as exc:
             raise self._failure(exc) from exc
@@ -262,6 +276,8 @@ class InlineRunner:
         began = _now_ns()
         rows = sum(call.total_rows for call in calls)
         try:
+            if calls[0].shadow is not self._shadow:
+                self._mark(calls[0].shadow)
             outputs = self._checked(_join(calls), calls[0].outputs, rows)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
             if len(calls) == 1:
@@ -295,6 +311,12 @@ class InlineRunner:
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
             return self._failure(exc)
         return Reply(outputs, began - call.arrived_ns, _now_ns() - began)
+
+    def _mark(self, shadow: bool) -> None:
+        """Tell the version whether anybody waits for the answers of its next calls."""
+        self._shadow = shadow
+        if self._mark_shadow is not None:
+            self._mark_shadow(shadow)
 
     def _checked(
         self, inputs: Mapping[str, Array], wanted: tuple[str, ...], rows: int

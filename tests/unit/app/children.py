@@ -12,7 +12,9 @@ import os, signal, sys
 import socket
 from hotswap.ipc import messages
 from hotswap.ipc.channel import BlockingChannel
-from hotswap.ipc.messages import Ack, Beat, Drained, Listening, Push, Stop, Unready, Wanted
+from hotswap.ipc.messages import Ack, Beat, Counted, Drained, Listening, Push, Stop, Tripped
+from hotswap.ipc.messages import Unready, Wanted
+from hotswap.core.windows import Window
 fd = int(next(a for a in sys.argv if a.startswith("--channel=")).split("=")[1])
 channel = BlockingChannel(socket.socket(fileno=fd), messages.encode, messages.decode)
 spec = channel.receive().spec
@@ -30,6 +32,9 @@ while True:
             channel.send(Drained(message.table.index, message.table.revision))
         elif message.table.stable == "wants":
             channel.send(Wanted("m", "v2"))
+        elif message.table.stable == "counts":
+            channel.send(Counted([Window("t", 1, "w", 7, 0, 0)]))
+            channel.send(Tripped(message.table.index, "t", "five in a row", 5))
     elif isinstance(message, Unready):
         channel.send(Beat())
     elif isinstance(message, Stop):

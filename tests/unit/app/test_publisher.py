@@ -11,7 +11,8 @@ import pytest
 from hotswap.app import publisher as publishing
 from hotswap.app.publisher import DIRECTORY, Publisher
 from hotswap.app.workers import Workers
-from hotswap.core.routing import RouteTable
+from hotswap.core.routing import RouteTable, Split
+from hotswap.ipc.messages import Tripped
 from hotswap.ipc.tables import read_table, write_table
 from hotswap.ipc.words import STABLE_ONLY, Epoch, Words
 
@@ -188,3 +189,35 @@ async def test_a_left_file_of_that_revision_is_overwritten(rig: Rig) -> None:
     write_table(str(rig.folder), RouteTable("other", 1, 1, None, None, ()))
     await rig.publisher.publish(table(1))
     assert read_table(str(rig.folder), 1, 1) == table(1)
+
+
+def divided(revision: int, test: str = "t") -> RouteTable:
+    split = Split(test, 1, "v2", "v1", weight=500, salt="s", budget_ms=100.0)
+    return RouteTable("m1", 1, revision, "v1", None, (), split)
+
+
+async def test_a_trip_takes_the_candidate_out_of_every_worker_at_once(rig: Rig) -> None:
+    """Bit 63 is set for the committed test alone, and a flip under way does not clear it."""
+    await rig.publisher.publish(divided(1))
+    assert not rig.publisher.trip(Tripped(1, "other", "", 5))
+    assert not rig.publisher.trip(Tripped(2, "t", "", 5))
+    assert rig.epoch.words[1] == 1
+    rig.workers.gate = asyncio.Event()
+    flip = asyncio.create_task(rig.publisher.publish(divided(2)))
+    await asyncio.sleep(0)
+    assert rig.publisher.trip(Tripped(1, "t", "five in a row", 5))
+    assert rig.epoch.words[1] == 1 | STABLE_ONLY
+    rig.workers.gate.set()
+    await flip
+    assert rig.epoch.words[1] == 2 | STABLE_ONLY
+    assert rig.publisher.tripped[1].reason == "five in a row"
+
+
+async def test_another_attempt_starts_with_a_clean_word(rig: Rig) -> None:
+    """A trip is forgotten with its test."""
+    for revision, after in ((2, table(2)), (4, divided(4, "retry"))):
+        await rig.publisher.publish(divided(revision - 1))
+        assert rig.publisher.trip(Tripped(1, "t", "", 5))
+        await rig.publisher.publish(after)
+        assert rig.epoch.words[1] == revision
+        assert rig.publisher.tripped == {}

@@ -233,3 +233,13 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
     await rig.until(lambda: first not in rig.workers.live and rig.listening == 2)
     assert failures == 1
     assert len(rig.workers.live) == 2
+
+
+async def test_what_a_worker_counted_and_its_breaker_are_passed_on(rig: Rig) -> None:
+    """Each worker's windows and trips reach the supervisor's hands."""
+    rig.workers.push(table(5, "counts"))
+    await rig.until(lambda: len(rig.tripped) == len(rig.counted) == 2)
+    assert [message.windows[0].number for message in rig.counted] == [7, 7]
+    assert {(message.index, message.test, message.failures) for message in rig.tripped} == {
+        (1, "t", 5)
+    }

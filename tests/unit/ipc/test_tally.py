@@ -140,3 +140,21 @@ def test_an_unused_file_takes_no_room(tally: TallyFile, tmp_path: Path) -> None:
     """The file is sparse: it holds what was counted and no more."""
     tally.block("m", "v1", "stable").begin()
     assert (tmp_path / "0.0").stat().st_blocks * 512 < 1 << 20
+
+
+def test_fallbacks_and_dropped_copies_are_counted_beside_requests(
+    tally: TallyFile, tmp_path: Path
+) -> None:
+    """By version and role, as everything else; they are no requests of their own."""
+    candidate = tally.block("m", "v2", "candidate")
+    candidate.begin()
+    candidate.fail(1_000, "model")
+    candidate.fell_back()
+    shadow = tally.block("m", "v2", "shadow")
+    shadow.drop()
+    shadow.drop()
+    first, second = read_tallies(tmp_path)
+    assert (first.role, first.fallbacks, first.dropped, first.errors) == (
+        "candidate", 1, 0, {"model": 1},
+    )  # fmt: skip
+    assert (second.role, second.fallbacks, second.dropped, second.success) == ("shadow", 0, 2, 0)

@@ -57,6 +57,23 @@ async def test_the_tallies_are_shown_as_they_are() -> None:
     assert _one(samples["model_inference_latency_seconds_sum"]).value == 2.0
 
 
+async def test_fallbacks_and_dropped_copies_are_shown_where_they_can_be() -> None:
+    """Of candidates, and of versions that copies are sent to; zero is shown too."""
+    control = FakeControl()
+    control.counters = [
+        STATS,
+        ModelStats("fraud", "v2", "candidate", fallbacks=3),
+        ModelStats("fraud", "v2", "shadow", success=4, dropped=7),
+    ]
+    samples = await _samples(control)
+    fallbacks = _one(samples["hotswap_fallbacks_total"])
+    assert fallbacks.labels == {"model": "fraud", "version": "v2", "role": "candidate"}
+    assert fallbacks.value == 3
+    dropped = _one(samples["hotswap_shadow_dropped_total"])
+    assert dropped.labels == {"model": "fraud", "version": "v2", "role": "shadow"}
+    assert dropped.value == 7
+
+
 async def test_latency_buckets_are_cumulative_and_end_at_the_count() -> None:
     """A bucket holds what is at or below its bound; +Inf holds all."""
     control = FakeControl()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hotswap.core.routing import Assigned, Split
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.server.app import DataApp
 from hotswap.testing.fakes import FakeModel, FakePlane, table_signature, tensor_signature
@@ -237,6 +238,73 @@ async def test_named_route() -> None:
     assert (await client.post("/api/v1/models/b/predictions", {"features": ROW})).status == 200
 
 
+def running(model: FakeModel, assigned: Assigned = "candidate") -> None:
+    """v2 is tested against v1 on this model, and requests are assigned so."""
+    model.split = Split("t", 1, "v2", "v1", weight=1_000, salt="s", budget_ms=100.0)
+    model.assigned = assigned
+
+
+async def test_the_route_of_the_running_test() -> None:
+    """/api/v1/ab/predictions goes through the split; without one, 404 that says what to do."""
+    client, plane = client_of()
+    reply = await client.post("/api/v1/ab/predictions", {"features": ROW})
+    assert reply.status == 404
+    assert "No test of the model" in reply.error
+    running(plane.fakes["demo"])
+    reply = await client.post("/api/v1/ab/predictions", {"features": ROW}, {"x-hotswap-key": "k"})
+    assert (reply.status, reply.json()["version"]) == (200, "v2")
+    assert reply.headers["x-hotswap-version"] == "v2"
+    assert plane.keys == [b"k"]
+    reply = await client.post("/api/v1/ab/predictions", {"features": ROW, "version": "v1"})
+    assert reply.status == 400
+    assert "/predict" in reply.error
+    assert (await client.post("/api/v1/ab/predictions", {"features": "no"})).status == 400
+    assert plane.held == 0
+
+
+async def test_the_answering_version_is_known_after_the_prediction() -> None:
+    """Header and body name what answered; the stable route stays with stable."""
+    client, plane = client_of()
+    running(plane.fakes["demo"])
+    reply = await client.post("/predict", {"features": ROW})
+    assert reply.headers["x-hotswap-version"] == reply.json()["version"] == "v2"
+    reply = await client.post("/api/v1/predictions", {"features": ROW})
+    assert reply.headers["x-hotswap-version"] == reply.json()["version"] == "v1"
+
+
+async def test_arms_of_the_only_test() -> None:
+    """a is the baseline, b the candidate; a version in the body must be that arm's."""
+    client, plane = client_of()
+    reply = await client.post("/api/v1/models/a/predictions", {"features": ROW})
+    assert reply.status == 404
+    assert "arm of no running test" in reply.error
+    running(plane.fakes["demo"], "baseline")
+    for name, version in (("a", "v1"), ("b", "v2"), ("v1", "v1"), ("demo", "v1")):
+        reply = await client.post(f"/api/v1/models/{name}/predictions", {"features": ROW})
+        assert (reply.status, reply.json()["version"]) == (200, version)
+    body = {"features": ROW, "version": "v1"}
+    reply = await client.post("/api/v1/models/b/predictions", body)
+    assert reply.status == 400
+    assert "the candidate's version, v2" in reply.error
+    body = {"features": ROW, "model": "other"}
+    assert (await client.post("/api/v1/models/a/predictions", body)).status == 400
+
+
+async def test_an_arm_of_several_tests_is_ambiguous() -> None:
+    """400 that names the models; a model of that name comes first."""
+    plane = FakePlane({"x": FakeModel(), "y": FakeModel(), "z": FakeModel()})
+    client = Client(DataApp(plane))
+    running(plane.fakes["x"])
+    assert (await client.post("/api/v1/models/a/predictions", {"features": ROW})).status == 200
+    running(plane.fakes["y"])
+    reply = await client.post("/api/v1/models/a/predictions", {"features": ROW})
+    assert reply.status == 400
+    assert "one of x, y" in reply.error
+    plane.fakes["a"] = FakeModel()
+    reply = await client.post("/api/v1/models/a/predictions", {"features": ROW})
+    assert (reply.status, reply.json()["model"]) == (200, "a")
+
+
 async def test_request_ids() -> None:
     """The header wins over the body; without either a new one is made each time."""
     client, plane = client_of()
@@ -258,5 +326,5 @@ async def test_request_ids() -> None:
 async def test_later_routes_do_not_exist() -> None:
     """What this release does not have is 404, not a stub."""
     client, _ = client_of()
-    for path in ("/api/v1/ab/predictions", "/feedback", "/v2/repository/models/demo/load"):
+    for path in ("/feedback", "/v2/repository/models/demo/load"):
         assert (await client.post(path, {"features": ROW})).status == 404

@@ -50,6 +50,7 @@ class Model:
         self.behave = behave
         self.calls: list[list[float]] = []
         self.asked: list[Sequence[str]] = []
+        self.marks: list[tuple[bool, int]] = []
         self.entered = threading.Event()
         self.go = threading.Event()
         self.go.set()
@@ -61,6 +62,9 @@ class Model:
         self.entered.set()
         assert self.go.wait(10)
         return self.behave(x)
+
+    def mark_shadow(self, shadow: bool) -> None:
+        self.marks.append((shadow, len(self.calls)))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -110,6 +114,7 @@ def call(
     outputs: tuple[str, ...] = (),
     token: int = 0,
     patience: float = 60.0,
+    shadow: bool = False,
 ) -> bytes:
     """A `Call` of requests (id, rows of x), to be answered within ``patience`` seconds; the ids in
     ``late`` have expired."""
@@ -117,7 +122,7 @@ def call(
     far = time.monotonic() + patience
     deadlines = [1.0 if number in late else far for number, _ in requests]
     ids, rows = [n for n, _ in requests], [len(v) for _, v in requests]
-    return pack(Call(X, outputs, ids, rows, deadlines, [len(raw)], token), raw)
+    return pack(Call(X, outputs, ids, rows, deadlines, [len(raw)], token, shadow), raw)
 
 
 class Running:
@@ -232,6 +237,20 @@ def _fails_on_seven(x: Array) -> dict[str, Array]:
     if (x == 7).any():
         raise RuntimeError("seven, from /srv/secret/model.bin")
     return double(x)
+
+
+def test_copies_are_batched_apart_and_the_model_is_told(start: Start) -> None:
+    """A batch never mixes copies and requests; the mark is set before the calls it applies to."""
+    host = start()
+    one = host.client()
+    with host.held(one):
+        one.send(call((1, [1.0])), call((2, [2.0]), shadow=True), call((3, [3.0])))
+        one.send(call((4, [4.0]), shadow=True), call((5, [5.0])))
+    assert sorted(one.answers(6)) == [0, 1, 2, 3, 4, 5]
+    assert host.model.calls == [[0.0], [1.0, 3.0, 5.0], [2.0, 4.0]]
+    one.send(call((6, [6.0])))
+    one.answers(1)
+    assert host.model.marks == [(True, 2), (False, 3)]
 
 
 def test_only_the_request_that_fails_alone_fails(start: Start) -> None:

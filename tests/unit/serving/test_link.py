@@ -24,6 +24,12 @@ Z = (Layout("z", "FP64", ()),)
 _STUCK = 5.0
 
 
+def _future(pending: Pending) -> asyncio.Future[Reply]:
+    """What this test's requests are settled by."""
+    assert isinstance(pending.future, asyncio.Future)
+    return pending.future
+
+
 class _Case:
     """A link to a fake host. What the host loses is sent again as in a worker."""
 
@@ -48,7 +54,7 @@ class _Case:
 
     def give_up(self, number: int, pending: Pending) -> None:
         """As the plane does for a client that has gone."""
-        if pending.future.cancel():
+        if _future(pending).cancel():
             self.link.cancel(number)
             self.recovery.forget(pending)
 
@@ -110,7 +116,7 @@ async def test_a_closed_link_refuses_at_once(case: _Case) -> None:
     case.link.close()
     _, pending = case.ask(1.0)
     with pytest.raises(ModelFailed, match="unloaded"):
-        await asyncio.wait_for(pending.future, _STUCK)
+        await asyncio.wait_for(_future(pending), _STUCK)
     assert case.link.outstanding_rows == 0
     await case.close()
 
@@ -175,7 +181,7 @@ async def test_every_suspect_keeps_its_own_deadline(case: _Case) -> None:
     assert isinstance(case.host.calls[0], Call)
     case.host.die()
     with pytest.raises(HotswapError, match="deadline"):
-        await asyncio.wait_for(late.future, _STUCK)
+        await asyncio.wait_for(_future(late), _STUCK)
     await case.close()
 
 
