@@ -18,7 +18,8 @@ from tests.e2e.tricks import number_of
 class Sent(NamedTuple):
     """One request: monotonic seconds, status (0: the connection broke), version, what was wrong.
 
-    ``number`` is what the model answered, NaN if it did not; ``port`` the client's.
+    ``number`` is what the model answered, NaN if it did not; ``port`` the client's; ``key`` what
+    it was sent with; ``fallback`` why stable answered for a candidate.
     """
 
     start: float
@@ -28,6 +29,8 @@ class Sent(NamedTuple):
     number: float
     port: int
     problem: str
+    key: str = ""
+    fallback: str = ""
 
 
 class Switched(NamedTuple):
@@ -42,7 +45,8 @@ class Load:
     """Closed loops over so many connections while the block runs.
 
     ``fresh``: a new connection for every request. ``pause``: seconds between the requests of a
-    connection, so that two processors are not kept from what is tested.
+    connection, so that two processors are not kept from what is tested. ``keys``: send each
+    request under one of so many keys, in turn.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Load:
         fresh: bool = False,
         pause: float = 0.004,
         row: Sequence[float] = (1.0, 2.0),
+        keys: int = 0,
     ) -> None:
         self.sent: list[Sent] = []
         self._port = port
@@ -61,10 +66,12 @@ class Load:
         self._connections = connections
         self._pause = pause
         body = json.dumps({"features": list(row), "model": model}).encode()
-        self._request = (
+        self._head = (
             b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%s" % (len(body), body)
         )
+        self._rest = b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        self._keys = keys
+        self._begun = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -92,23 +99,27 @@ class Load:
         while not self._stop.is_set():
             start = time.monotonic()
             port = 0
+            self._begun += 1
+            key = f"user-{self._begun % self._keys}" if self._keys else ""
+            header = f"x-hotswap-key: {key}\r\n".encode() if key else b""
             try:
                 if streams is None:
                     streams = await asyncio.open_connection("127.0.0.1", self._port)
                 port = streams[1].get_extra_info("sockname")[1]
                 start = time.monotonic()
-                streams[1].write(self._request)
+                streams[1].write(self._head + header + self._rest)
                 status, headers, body = await asyncio.wait_for(read_answer(streams[0]), 60)
             except (OSError, EOFError, TimeoutError) as exc:
                 problem = f"{type(exc).__name__}: {exc}"
-                self.sent.append(Sent(start, time.monotonic(), 0, "", float("nan"), port, problem))
+                ended = time.monotonic()
+                self.sent.append(Sent(start, ended, 0, "", float("nan"), port, problem, key))
                 if streams is not None:
                     streams[1].close()
                 streams = None
                 await asyncio.sleep(0.02)
                 continue
             end = time.monotonic()
-            self.sent.append(_checked(start, end, status, headers, body, port))
+            self.sent.append(_checked(start, end, status, headers, body, port, key))
             if self._fresh or headers.get("connection") == "close":
                 streams[1].close()
                 streams = None
@@ -164,7 +175,13 @@ def _index(steps: Sequence[Switched], sent: Sent) -> int:
 
 
 def _checked(
-    start: float, end: float, status: int, headers: dict[str, str], body: bytes, port: int
+    start: float,
+    end: float,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    port: int,
+    key: str,
 ) -> Sent:
     version = headers.get("x-hotswap-version", "")
     number, problem = float("nan"), ""
@@ -175,7 +192,8 @@ def _checked(
             problem = f"the header says {version} and the body {answer}"
     else:
         problem = body.decode(errors="replace")
-    return Sent(start, end, status, version, number, port, problem)
+    fallback = headers.get("x-hotswap-fallback", "")
+    return Sent(start, end, status, version, number, port, problem, key, fallback)
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:

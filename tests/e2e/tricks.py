@@ -34,6 +34,8 @@ class Model:
 
     def predict(self, X):
         X = np.asarray(X)
+        if X[0, 0]:  # a sample's is zero
+            {predict}
         for row in X:
             mark, value = float(row[0]), float(row[1])
             if mark == 1e6 + 1:
@@ -86,16 +88,20 @@ def write_trick(
     settings: str = "",
     signature: str = SIGNATURE,
     note: Path | None = None,
+    predict: str = FINE,
 ) -> Path:
     """Write ``models/model/version``; ``settings`` are further lines of its ``version.yaml``.
 
-    ``note``: a file that gets a line for each row marked `SLOW` that was computed. The folder
-    appears whole, in one rename.
+    ``note``: a file that gets a line for each row marked `SLOW` that was computed. ``predict``: a
+    statement about `X` that begins every prediction whose first row does not begin with zero.
+    The folder appears whole, in one rename.
     """
     folder = models / model / version
     hidden = models.parent / f".writing-{model}-{version}"
     hidden.mkdir(parents=True)
-    text = _TEMPLATE.format(load=load, number=number_of(version), note=str(note or os.devnull))
+    text = _TEMPLATE.format(
+        load=load, predict=predict, number=number_of(version), note=str(note or os.devnull)
+    )
     (hidden / "model.py").write_text(text)
     (hidden / "version.yaml").write_text(signature + settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
