@@ -44,8 +44,10 @@ def whole(numbers: tuple[float, ...]) -> change.Detector:
 def told(status: Status, served: tuple[int, int]) -> Status:
     """The detector after what is new in (failures, requests) so far."""
     events, total = served[0] - status.seen[0], served[1] - status.seen[1]
-    if status.detector is None or total <= 0 or events < 0:
+    if status.detector is None or total < 0 or events < 0:
         return msgspec.structs.replace(status, seen=served)
+    if total == 0:
+        return status  # a failure is told with the requests that come next
     detector = change.update(whole(status.detector), min(events, total), total)
     return msgspec.structs.replace(status, detector=flat(detector), seen=served)
 

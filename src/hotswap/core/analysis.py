@@ -9,9 +9,11 @@ from typing import Final
 import msgspec
 
 from hotswap.core import measures
-from hotswap.core.evidence import Evidence, Recent
+from hotswap.core.durations import spoken
+from hotswap.core.evidence import Arm, Evidence, Recent
+from hotswap.core.guards import Guardrail
 from hotswap.core.metric_names import PROVABLE
-from hotswap.core.strategy import Guardrail, RolloutSpec
+from hotswap.core.strategy import RolloutSpec
 from hotswap.stats import buckets, combine, pairs
 
 #: Which formulas these are. It changes whenever the same counters could lead to another verdict.
@@ -22,6 +24,8 @@ SAMPLE_RATIO_ALPHA: Final = 0.001
 #: Tripwires look at a sliding window, so what they ask for is more than once in their life.
 TRIP: Final = math.log(1000)
 _LEAST: Final = 20
+#: Seconds after which what a source said is no reading any more.
+_STALE: Final = 300.0
 
 _WEIGHTS: Final = {"error_rate": 0.4, "invalid_rate": 0.2, "latency": 0.3}
 _LATENCY: Final = 0.3
@@ -86,19 +90,17 @@ def analyse(
     what may be compared with 1/alpha.
     """
     needed = math.log(1.0 / spec.alpha)
-    measured = [_guardrail(each, evidence, readings, peaks, needed) for each in spec.guardrails]
+    weights = {each.metric: _weight(each) for each in spec.guardrails if _acts(each)}
+    measured = [
+        _guardrail(each, evidence, readings, peaks, needed, weights) for each in spec.guardrails
+    ]
     for objective in spec.objectives:
         name = f"{objective.metric} improves"
         shown = measures.better(objective.metric, evidence, objective.min_improvement)
         shown = max(shown, peaks.get(name, 0.0))
         verdict = "pass" if shown >= needed else "insufficient"
         measured.append(Measured(name, verdict, proof=shown, role="objective"))
-    weights = {each.metric: _weight(each) for each in spec.guardrails}
-    acting = {
-        each.name: each.against
-        for each in measured
-        if not each.dry_run and each.role == "guardrail" and each.name != "sample_ratio"
-    }
+    acting = {each.name: each.against for each in measured if each.name in weights}
     against = combine.rollback(acting, weights) if acting else 0.0
     named: tuple[str, ...] = ()
     failed = ""
@@ -110,6 +112,8 @@ def analyse(
     )
     tripped = _tripped(spec, evidence) or (level.why if level is not None else "")
     missing = tuple(each.name for each in measured if each.verdict != "pass" and not each.dry_run)
+    if _seen(evidence) < _LEAST:  # whatever guards it: nothing is shown by nothing
+        missing = (*missing, "requests")
     ratio = next((each for each in measured if each.name == "sample_ratio"), None)
     distrust = (
         ratio.why if ratio is not None and ratio.verdict == "fail" and not ratio.dry_run else ""
@@ -118,6 +122,15 @@ def analyse(
     return Analysis(
         tuple(measured), against, named, failed, tripped, not missing, missing, distrust, outage
     )
+
+
+def _seen(evidence: Evidence) -> int:
+    return sum(stage.candidate.requests + stage.pairs.total for stage in evidence.stages)
+
+
+def _acts(guardrail: Guardrail) -> bool:
+    """Whether it takes part in the evidence for rolling back."""
+    return not (guardrail.dry_run or guardrail.source or guardrail.metric == "sample_ratio")
 
 
 def _weight(guardrail: Guardrail) -> float:
@@ -134,6 +147,7 @@ def _guardrail(
     readings: Mapping[str, Reading],
     peaks: Mapping[str, float],
     needed: float,
+    weights: Mapping[str, float],
 ) -> Measured:
     name = guardrail.metric
     if guardrail.source:
@@ -143,15 +157,17 @@ def _guardrail(
     against = measures.against(name, evidence, guardrail)
     proof = max(measures.proof(name, evidence, guardrail), peaks.get(name, 0.0))
     verdict = "insufficient"
-    if against >= needed + math.log(1.0 / _share(guardrail)):
+    if against >= needed + math.log(1.0 / _share(guardrail, weights)):
         verdict = "fail"
     elif proof >= needed or _only_trips(guardrail, evidence):
         verdict = "pass"
     return Measured(name, verdict, against, proof, guardrail.dry_run)
 
 
-def _share(guardrail: Guardrail) -> float:
-    return min(1.0, _weight(guardrail)) if guardrail.weight is None else 1.0
+def _share(guardrail: Guardrail, weights: Mapping[str, float]) -> float:
+    """Of the evidence: what fails by itself rolls back by itself."""
+    mine = _weight(guardrail)
+    return mine / math.fsum({**weights, guardrail.metric: mine}.values())
 
 
 def _only_trips(guardrail: Guardrail, evidence: Evidence) -> bool:
@@ -160,14 +176,20 @@ def _only_trips(guardrail: Guardrail, evidence: Evidence) -> bool:
         return False
     if guardrail.metric == "disagreement":
         return False
-    return sum(stage.candidate.requests + stage.pairs.total for stage in evidence.stages) >= _LEAST
+    if guardrail.metric.startswith("latency"):
+        return sum(sum(stage.candidate.latency.values()) for stage in evidence.stages) >= _LEAST
+    if guardrail.metric == "prediction_drift":
+        return sum(sum(stage.candidate.values.values()) for stage in evidence.stages) >= _LEAST
+    return _seen(evidence) >= _LEAST
 
 
 def _reading(guardrail: Guardrail, reading: Reading) -> Measured:
     """A level that a source reads. What is no number is no data, whatever the comparison."""
     name = guardrail.metric
-    if reading.value is None or not math.isfinite(reading.value):
+    stale = reading.age > _STALE
+    if stale or reading.value is None or not math.isfinite(reading.value):
         why = reading.error or "the source gave no number"
+        why = f"it was last read {spoken(reading.age)} ago" if stale else why
         return Measured(name, "error", dry_run=guardrail.dry_run, role="reading", why=why)
     assert guardrail.maximum is not None
     verdict = "fail" if reading.value > guardrail.maximum else "pass"
@@ -201,22 +223,31 @@ def _tripped(spec: RolloutSpec, evidence: Evidence) -> str:
     limits = [
         guardrail.maximum
         for guardrail in spec.guardrails
-        if guardrail.metric == "error_rate" and guardrail.maximum is not None
+        if guardrail.metric in measures.COUNT and guardrail.maximum is not None
         and not guardrail.dry_run
     ]  # fmt: skip
-    threshold = spec.config.get("max_error_rate_threshold")
+    threshold = _threshold(spec)
     if threshold is not None:
         limits.append(threshold)
     if limits and total.candidate >= _LEAST:
         limit = min(limits)
+        # Of units that came back only the failure is new: there can be more of them than requests.
+        failed = min(total.candidate_failed, total.candidate)
         stable_too = total.stable_failed > limit * total.stable
-        shown = pairs.limit_evidence(total.candidate_failed, total.candidate, limit)
+        shown = pairs.limit_evidence(failed, total.candidate, limit)
         if shown >= TRIP and not stable_too:
             return (
-                f"{total.candidate_failed} of the candidate's last {total.candidate} requests "
+                f"{failed} of the candidate's last {total.candidate} requests "
                 f"failed, and at most {limit * 100:g} % may"
             )
     return _slow(spec, evidence)
+
+
+def _threshold(spec: RolloutSpec) -> float | None:
+    """The canary's own limit, also of a canary that follows a shadow."""
+    config = spec.config.get("then_config") or spec.config
+    found: float | None = config.get("max_error_rate_threshold")
+    return found
 
 
 def _slow(spec: RolloutSpec, evidence: Evidence) -> str:
@@ -226,17 +257,25 @@ def _slow(spec: RolloutSpec, evidence: Evidence) -> str:
         if limit is None or guardrail.dry_run or not name.startswith("latency"):
             continue
         quantile = 0.99 if name == "latency" else int(name.removeprefix("latency_p")) / 100
-        above = total = 0
-        for stage in evidence.stages[-1:]:
-            at = buckets.bucket(int(limit * 1e6))
-            total += sum(stage.candidate.latency.values())
-            above += sum(n for bucket, n in stage.candidate.latency.items() if bucket > at)
+        if not evidence.stages:
+            continue
+        stage, at = evidence.stages[-1], buckets.bucket(int(limit * 1e6))
+        above, total = _above(stage.candidate, at)
+        slow_too, stable = _above(stage.stable, at)
+        if slow_too > (1.0 - quantile) * stable:
+            continue  # stable is beyond it too: going back would not help
         if total >= _LEAST and pairs.limit_evidence(above, total, 1.0 - quantile) >= TRIP:
             return (
                 f"{above} of the candidate's last {total} answers took longer than {limit:g} ms, "
                 f"and at most {100 * (1 - quantile):g} % may"
             )
     return ""
+
+
+def _above(arm: Arm, at: int) -> tuple[int, int]:
+    """Answers that took longer than the bucket, and all."""
+    counts = arm.latency
+    return sum(n for bucket, n in counts.items() if bucket > at), sum(counts.values())
 
 
 def two_sided(spec: RolloutSpec, evidence: Evidence, metric: str) -> tuple[str, float, float]:

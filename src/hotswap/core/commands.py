@@ -7,12 +7,12 @@ from typing import Final
 import msgspec
 
 from hotswap.core.analysis import Analysis
-from hotswap.core.decide import entered, hold, next_step, promoting, returned, unheld
 from hotswap.core.evidence import Evidence
 from hotswap.core.phases import phase, reason
-from hotswap.core.plan import Promote
+from hotswap.core.plan import End, Promote
 from hotswap.core.rollout import FINAL, Rollout, Status
-from hotswap.errors import Conflict
+from hotswap.core.transitions import FORCED, entered, hold, next_step, promoting, returned, unheld
+from hotswap.errors import BadInput, Conflict
 
 COMMANDS: Final = ("promote", "pause", "resume", "abort", "retry", "skip")
 
@@ -36,8 +36,10 @@ def commanded(
         after = _resumed(rollout, said)
     elif command == "skip":
         after = _skipped(rollout, said)
-    else:
+    elif command == "promote":
         after = _promoted(rollout, analysis, force, said)
+    else:
+        raise BadInput(f"there is no command {command!r}: use {', '.join(COMMANDS)}")
     if after is status:
         return rollout
     after = msgspec.structs.replace(after, generation=status.generation + 1)
@@ -97,14 +99,15 @@ def _paused(rollout: Rollout, said: str) -> Status:
 
 def _resumed(rollout: Rollout, said: str) -> Status:
     status = rollout.status
-    held = {"user", "approval", "insufficient"} & set(status.holds)
+    # The one that is shown: to end one's own pause is not to approve of what waited beneath it.
+    held = next((each for each in ("user", "approval", "insufficient") if each in status.holds), "")
     if not held or status.state not in ("running", "baking"):
         raise refusal(rollout, "resume", "no person holds it")
-    after = unheld(status, *held)
+    after = unheld(status, held)
     # Resuming what lacked evidence is waiting as long once more, never going on without.
-    if "insufficient" in held:
+    if held == "insufficient":
         after = msgspec.structs.replace(after, extended=status.extended + 1)
-    approved = status.approved or "approval" in held
+    approved = status.approved or held == "approval"
     return msgspec.structs.replace(
         after, approved=approved, message=f"resumed by an operator{said}"
     )
@@ -116,6 +119,8 @@ def _skipped(rollout: Rollout, said: str) -> Status:
         raise refusal(rollout, "skip", "it is at no step")
     if isinstance(rollout.steps[status.step], Promote):
         raise refusal(rollout, "skip", "the promotion itself cannot be skipped: 'promote' does it")
+    if isinstance(rollout.steps[status.step], End):
+        raise refusal(rollout, "skip", "nothing follows its last step: 'abort' ends it")
     if "user" in status.holds:
         raise refusal(rollout, "skip", "it is paused: resume it first")
     after = next_step(status, f"step skipped by an operator{said}")
@@ -128,7 +133,10 @@ def _promoted(rollout: Rollout, analysis: Analysis, force: bool, said: str) -> S
         raise refusal(rollout, "promote", "there is nothing to promote now")
     if not any(isinstance(step, Promote) for step in rollout.steps):
         raise refusal(rollout, "promote", f"a rollout by {rollout.spec.strategy} ends without")
-    bad = analysis.tripped or analysis.failed or analysis.distrust
+    if analysis.tripped:  # it would be taken back at once, whoever insists
+        raise refusal(rollout, "promote", f"a limit is passed ({analysis.tripped})")
+    bad = analysis.failed or analysis.distrust
     if bad and not force:
-        raise refusal(rollout, "promote", f"a guardrail says fail ({bad})")
-    return promoting(rollout, status, f"promoted by an operator{said}")
+        raise refusal(rollout, "promote", f"a guardrail says fail ({bad}): force insists")
+    reason = FORCED if bad else "flip"
+    return promoting(rollout, status, f"promoted by an operator{said}", reason)

@@ -5,21 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from hotswap.core.aftercare import alarmed, baseline_rate, told
-from hotswap.core.analysis import Analysis, two_sided
-from hotswap.core.bandit import moved_weight
+from hotswap.core.analysis import Analysis
 from hotswap.core.durations import spoken
 from hotswap.core.plan import (
-    HALF,
     Adapt,
-    Analyse,
-    Approval,
     Bake,
-    End,
-    Hold,
     Mirror,
     Pair,
-    Promote,
-    Requests,
     SetWeight,
 )
 from hotswap.core.rollout import (
@@ -31,17 +23,22 @@ from hotswap.core.rollout import (
     RESTARTS,
     RETURN_SECONDS,
     Decision,
-    Exposure,
     Observation,
     Rollout,
     Status,
     analysed,
 )
 from hotswap.core.sentences import evidence_so_far
+from hotswap.core.taking import take
+from hotswap.core.transitions import FORCED, entered, exposed, hold, returned
+
+__all__ = ["decide", "entered", "returned"]
 
 _replace = msgspec.structs.replace
 #: A plan has at most some hundreds of steps; no tick passes more.
 _STEPS = 1000
+#: So long a changed exposure may take to be seen before that holds the rollout.
+_CHANGING = 10.0
 
 
 def decide(rollout: Rollout, seen: Observation, seconds: float) -> Decision:
@@ -89,18 +86,6 @@ def _aged(status: Status, seconds: float) -> Status:
     )
 
 
-def entered(status: Status, state: str, reason: str, message: str) -> Status:
-    """In another state, with its clock at zero and nothing holding it."""
-    return _replace(
-        status, state=state, reason=reason, message=message, state_elapsed=0.0, holds={}
-    )
-
-
-def returned(status: Status, reason: str, message: str) -> Status:
-    """On the way back: nothing of the candidate is to be seen from now on."""
-    return _replace(entered(status, "rolling_back", reason, message), exposure=None)
-
-
 # --- before and after exposure
 
 
@@ -127,11 +112,13 @@ def _preparing(rollout: Rollout, status: Status, seen: Observation) -> Status:
 
 
 def _returning(rollout: Rollout, status: Status, seen: Observation) -> Status:
-    # Not by what was noted: a flip can have been carried out just before it could be noted.
-    home = seen.active != rollout.spec.version
+    # Not by what was noted: a flip can have been carried out just before it could be noted. That
+    # nothing is known of the active version says nothing, unless there was none to begin with.
+    known = seen.active is not None or rollout.stable is None
+    home = known and seen.active != rollout.spec.version
     if seen.exposed is None and home:
         return entered(status, "rolled_back", status.reason, status.message)
-    if seen.target is None and not home:
+    if seen.target is None and known and not home:
         why = f"{status.message}; and there is no version to return to"
         return entered(status, "degraded", status.reason, why)
     if status.state_elapsed >= RETURN_SECONDS:
@@ -141,7 +128,7 @@ def _returning(rollout: Rollout, status: Status, seen: Observation) -> Status:
 
 
 def _watching(rollout: Rollout, status: Status, seen: Observation) -> Status:
-    if seen.active != rollout.spec.version:
+    if seen.active not in (None, rollout.spec.version):
         return entered(
             status, "healthy", "promoted", "promoted; another version was made stable since"
         )
@@ -168,8 +155,9 @@ def _alarmed(
 ) -> Status | None:
     """On the way back, if anything says so; else None."""
     version, baking = rollout.spec.version, status.state == "baking"
-    if baking and seen.active != version:
-        return entered(status, "rolled_back", "superseded", "another version was made stable")
+    if baking and seen.active not in (None, version):
+        gone = entered(status, "rolled_back", "superseded", "another version was made stable")
+        return _replace(gone, exposure=None)
     found: tuple[str, str] | None = None
     if seen.breaker:
         found = "tripwire", f"the breaker took {version} out: {seen.breaker}"
@@ -179,7 +167,7 @@ def _alarmed(
         found = "tripwire", f"the process of {version} died {seen.restarts} times"
     elif seen.load_error:
         found = "tripwire", f"{version} does not stay up: {seen.load_error}"
-    elif analysis.failed and not baking:
+    elif analysis.failed and not baking and status.reason != FORCED:
         found = "guardrail", evidence_so_far(rollout, analysis)
     if found is None:
         return None
@@ -195,7 +183,7 @@ def _alarmed(
 def _onward(rollout: Rollout, status: Status, seen: Observation, analysis: Analysis) -> Status:
     if status.state == "promoting":
         return _promoting(rollout, status, seen)
-    status = _held(status, seen, analysis)
+    status = _held(rollout, status, seen, analysis)
     expired = next((r for r, lasted in status.holds.items() if lasted >= _patience(r)), None)
     if expired is not None:
         lasted = spoken(_patience(expired))
@@ -206,7 +194,7 @@ def _onward(rollout: Rollout, status: Status, seen: Observation, analysis: Analy
         # Waiting for evidence does not stop the wait for it; everything else does.
         if set(status.holds) - {"insufficient"}:
             return status
-        after = _step(rollout, status, seen, analysis)
+        after = take(rollout, status, seen, analysis)
         if after.step == status.step or after.state != "running":
             return after
         status = after
@@ -217,13 +205,14 @@ def _patience(reason: str) -> float:
     return CAPACITY_SECONDS if reason == "capacity" else PAUSE_SECONDS
 
 
-def _held(status: Status, seen: Observation, analysis: Analysis) -> Status:
+def _held(rollout: Rollout, status: Status, seen: Observation, analysis: Analysis) -> Status:
     """Reasons to hold that come and go by themselves."""
     now = {
         "metrics_outage": ", ".join(analysis.outage),
-        "sample_ratio": analysis.distrust,
+        # After the promotion no coin is tossed: what the counters say of it changes no more.
+        "sample_ratio": "" if status.state == "baking" else analysis.distrust,
         "store": seen.outage,
-        "capacity": _lost(status, seen),
+        "capacity": _lost(rollout, status, seen),
     }
     holds = {reason: lasted for reason, lasted in status.holds.items() if now.get(reason, "on")}
     for reason, why in now.items():
@@ -233,149 +222,24 @@ def _held(status: Status, seen: Observation, analysis: Analysis) -> Status:
     return _replace(status, holds=holds)
 
 
-def _lost(status: Status, seen: Observation) -> str:
-    """What is missing of the capacity for what is exposed already."""
-    if seen.ready or status.exposure is None or seen.exposed != status.exposure:
+def _lost(rollout: Rollout, status: Status, seen: Observation) -> str:
+    """What is missing of what was exposed already: hosts, or its place in the route table."""
+    if status.exposure is None:
         return ""
-    return seen.lacking or "hosts are missing"
-
-
-def hold(status: Status, reason: str, message: str) -> Status:
-    """With one more reason to stay."""
-    if reason in status.holds:
-        return _replace(status, message=message)
-    return _replace(status, holds={**status.holds, reason: 0.0}, message=message)
-
-
-def unheld(status: Status, *reasons: str) -> Status:
-    """Without these reasons to stay."""
-    left = {reason: lasted for reason, lasted in status.holds.items() if reason not in reasons}
-    return _replace(status, holds=left)
-
-
-def next_step(status: Status, message: str = "") -> Status:
-    """At the next step, its clock at zero."""
-    return _replace(
-        unheld(status, "insufficient", "approval"),
-        step=status.step + 1,
-        step_elapsed=0.0,
-        extended=0,
-        approved=False,
-        message=message or status.message,
-    )
-
-
-def _exposed(status: Status, **shape: int | bool) -> Status:
-    """With another exposure wanted: another stage, unless it is as it was."""
-    now = status.exposure
-    wanted = Exposure(0, **shape)  # type: ignore[arg-type]
-    if now is not None and _replace(now, stage=0) == wanted:
-        return status
-    stage = status.stage + 1
-    return _replace(status, stage=stage, exposure=_replace(wanted, stage=stage))
-
-
-def twinned(rollout: Rollout, weight: int) -> bool:
-    """Whether stable needs a second set of hosts for latency to be compared at this weight."""
-    return weight < HALF or (weight == HALF and rollout.instances > 1)
-
-
-def _step(rollout: Rollout, status: Status, seen: Observation, analysis: Analysis) -> Status:
+    if seen.exposed == status.exposure:
+        return "" if seen.ready else seen.lacking or "hosts are missing"
     step = rollout.steps[status.step]
     if isinstance(step, SetWeight | Mirror | Pair):
-        if isinstance(step, SetWeight):
-            wanted = _exposed(status, weight=step.weight, twin=twinned(rollout, step.weight))
-        elif isinstance(step, Mirror):
-            wanted = _exposed(status, mirror=step.share)
-        else:
-            wanted = _exposed(status, weight=step.weight, pair=True)
-        if seen.exposed == wanted.exposure:
-            return next_step(wanted, evidence_so_far(rollout, analysis))
-        why = seen.lacking or "the route table is being changed"
-        if status.step_elapsed >= CAPACITY_SECONDS:
-            return returned(status, "capacity", f"not carried out within an hour: {why}")
-        return _replace(wanted, message=why)
-    if status.exposure is not None and seen.exposed != status.exposure:
-        return status  # what is counted now belongs to another stage
-    said = _replace(status, message=evidence_so_far(rollout, analysis))
-    if isinstance(step, Hold):
-        enough = _candidate_requests(rollout, status) >= rollout.spec.min_requests
-        over = status.step_elapsed >= step.seconds
-        if over and enough:
-            return next_step(said)
-        return _wait(rollout, said, "requests", step.seconds) if over else said
-    if isinstance(step, Requests):
-        if _candidate_requests(rollout, status) >= step.count:
-            return next_step(said)
-        return _wait(rollout, said, f"{step.count} requests")
-    if isinstance(step, Approval):
-        if status.approved:
-            return next_step(said)
-        return hold(said, "approval", "waiting for approval: 'resume' goes on")
-    if isinstance(step, Adapt):
-        return _adapt(rollout, said, step)
-    if isinstance(step, Analyse | Promote):
-        return _gate(rollout, said, step, analysis)
-    if isinstance(step, Bake):  # pragma: no cover - only reached through promotion
-        return said
-    assert isinstance(step, End)
-    ended = entered(status, "completed", "ended", _last_word(rollout, step, analysis))
-    return _replace(ended, exposure=None)
-
-
-def _candidate_requests(rollout: Rollout, status: Status) -> int:
-    stage = rollout.evidence.stage(status.stage)
-    if stage is None:
-        return 0
-    return max(stage.candidate.requests, stage.pairs.total)
-
-
-def _wait(rollout: Rollout, status: Status, what: str, already: float = 0.0) -> Status:
-    """For evidence; past the deadline, what the operator chose. Never on."""
-    spec = rollout.spec
-    limit = already + spec.deadline_seconds * (1 + status.extended)
-    if status.step_elapsed < limit:
-        return status
-    missing = f"not enough was seen within {spoken(limit)} ({what})"
-    if spec.on_insufficient == "rollback":
-        return returned(status, "insufficient", missing)
-    if spec.on_insufficient == "extend" and limit < PAUSE_SECONDS:
-        return _replace(status, extended=status.extended + 1, message=f"{missing}: extended")
-    return hold(status, "insufficient", f"{missing}: held where it is")
-
-
-def _gate(rollout: Rollout, status: Status, step: Analyse | Promote, analysis: Analysis) -> Status:
-    """Nothing but proof passes."""
-    if isinstance(step, Analyse) and step.metric:
-        verdict, _, _ = two_sided(rollout.spec, rollout.evidence, step.metric)
-        if verdict == "better":
-            return next_step(status, f"the candidate is better in {step.metric}")
-        if verdict == "worse":
-            ended = entered(
-                status, "completed", "ended", f"the candidate is worse in {step.metric}"
-            )
-            return _replace(ended, exposure=None)
-        return _wait(rollout, status, f"no verdict on {step.metric}")
-    asked = isinstance(step, Analyse) or step.proof
-    tested = any(isinstance(each, Analyse) and each.metric for each in rollout.steps)
-    if asked and not analysis.proven and not (tested and isinstance(step, Promote)):
-        return _wait(rollout, status, f"not shown: {', '.join(analysis.missing)}")
-    if isinstance(step, Analyse):
-        return next_step(status, "shown to be no worse")
-    return promoting(rollout, status, "shown to be no worse" if asked else "promoted as asked")
-
-
-def promoting(rollout: Rollout, status: Status, why: str) -> Status:
-    """About to become stable."""
-    at = next(n for n, step in enumerate(rollout.steps) if isinstance(step, Promote))
-    skipped = tuple(range(status.step, at))
-    status = _replace(status, step=at, step_elapsed=0.0, passed=(*status.passed, *skipped))
-    return entered(status, "promoting", "flip", f"{rollout.spec.version} is taking over: {why}")
+        return ""  # on its way, and with a deadline of its own
+    since = status.step_elapsed - (status.adapted if isinstance(step, Adapt) else 0.0)
+    if isinstance(step, Adapt | Bake) and since < _CHANGING:
+        return ""  # it was changed just now
+    return seen.lacking or "the route table does not show it"
 
 
 def _promoting(rollout: Rollout, status: Status, seen: Observation) -> Status:
     if seen.active == rollout.spec.version:
-        status = _exposed(status, weight=10_000, bake=True)
+        status = exposed(status, weight=10_000, bake=True)
         spec = rollout.spec
         status = entered(status, "baking", "bake", f"{spec.version} is stable")
         return _replace(
@@ -385,8 +249,14 @@ def _promoting(rollout: Rollout, status: Status, seen: Observation) -> Status:
             detector=baseline_rate(rollout, seen.rate),
             seen=(0, 0),
         )
-    if status.state_elapsed >= PROMOTE_SECONDS:
-        why = seen.outage or seen.lacking or "the flip was not carried out"
+    if seen.outage:  # that nothing can be saved says nothing of the candidate: its clock stands
+        waiting = hold(status, "store", seen.outage)
+        if waiting.holds["store"] >= PAUSE_SECONDS:
+            lasted = spoken(PAUSE_SECONDS)
+            return returned(status, "expired", f"its promotion was held (store) for {lasted}")
+        return waiting
+    if status.step_elapsed >= PROMOTE_SECONDS:
+        why = seen.lacking or "the flip was not carried out"
         return returned(status, "promotion", f"not promoted within 10 min: {why}")
     return _replace(status, holds={})
 
@@ -414,30 +284,3 @@ def _baking(rollout: Rollout, status: Status, seen: Observation) -> Status:
     if rollout.spec.watch_seconds <= 0 or rollout.stable is None:
         return entered(ended, "healthy", "promoted", done)
     return _replace(ended, seen=seen.served)
-
-
-def _adapt(rollout: Rollout, status: Status, step: Adapt) -> Status:
-    verdict, _, _ = two_sided(rollout.spec, rollout.evidence, step.metric)
-    if verdict == "better":
-        return next_step(status, f"the candidate is better in {step.metric}")
-    if verdict == "worse":
-        return returned(status, "guardrail", f"the candidate is worse in {step.metric}")
-    if status.step_elapsed >= step.seconds:
-        return _wait(rollout, status, f"no verdict on {step.metric}", step.seconds)
-    weight = moved_weight(rollout, status, step)
-    if weight is None:
-        return status
-    status = _replace(status, adapted=status.step_elapsed)
-    return _exposed(status, weight=weight, twin=twinned(rollout, weight))
-
-
-def _last_word(rollout: Rollout, step: End, analysis: Analysis) -> str:
-    if step.metric:
-        verdict, _, _ = two_sided(rollout.spec, rollout.evidence, step.metric)
-        words = {
-            "better": f"the candidate is better in {step.metric}",
-            "worse": f"the candidate is worse in {step.metric}",
-            "insufficient": f"no difference in {step.metric} was shown",
-        }
-        return f"the test is over: {words[verdict]}"
-    return f"over: {evidence_so_far(rollout, analysis)}"

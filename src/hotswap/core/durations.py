@@ -18,7 +18,7 @@ def seconds_of(name: str, value: object, unit: str) -> float:
     120.0
     """
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not 0 <= float(value) * SECONDS[unit] <= LONGEST:  # type: ignore[arg-type]
+    if not good or not 0 <= value <= LONGEST / SECONDS[unit]:  # type: ignore[operator]
         raise BadInput(f"{name} must be a number from 0 to {LONGEST / SECONDS[unit]:g}")
     return float(value) * SECONDS[unit]  # type: ignore[arg-type]
 

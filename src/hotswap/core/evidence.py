@@ -16,11 +16,12 @@ from hotswap.core.windows import ARMS, ERROR, FIRST, ArmCounts, PairCounts, Wind
 
 Counts = Mapping[int, int]
 
-#: So many of the slower-to-come arm's answers are used up to fix where latency is compared.
-REFERENCE: Final = 200
+#: So many latencies, of both arms together, are used up to fix where latency is compared.
+REFERENCE: Final = 100
 #: Seconds of a recent bucket, and how many are kept: what tripwires look at.
 RECENT_SECONDS: Final = 5.0
 RECENT_BUCKETS: Final = 12
+_UNIT: Final = 1 << 20
 
 
 class Arm(msgspec.Struct, frozen=True, array_like=True):
@@ -115,7 +116,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 class Evidence(msgspec.Struct, frozen=True):
     """All of an attempt's evidence. ``error_mean`` and ``invalid_mean``: stable's rates as they
-    were before, frozen. ``reference``: None until enough of stable's answers were seen.
+    were before, frozen. ``reference``: None until enough answers were seen.
     ``sequence``: up to which of the supervisor's reports (of its run ``run``) it has counted.
     ``reports``: how many windows.
     """
@@ -235,10 +236,15 @@ def paired(one: PairCounts, other: PairCounts) -> PairCounts:
         one.worse + other.worse,
         one.better + other.better,
         one.neither + other.neither,
-        one.difference + other.difference,
+        one.difference + _whole(other.difference),
         max(one.largest, other.largest),
         confusion,
     )
+
+
+def _whole(difference: float) -> float:
+    """To 2**-20: such sums come out the same in any order (while below 2**32)."""
+    return round(difference * _UNIT) / _UNIT
 
 
 def _recently(recent: dict[int, Recent], number: int, arms: Mapping[str, Arm]) -> dict[int, Recent]:
@@ -265,7 +271,7 @@ def _frozen(evidence: Evidence) -> Evidence:
     for stage in evidence.stages:
         compared = stage.compared
         if compared is not None:
-            seen = added(seen, compared[1].latency)
+            seen = added(added(seen, compared[1].latency), stage.candidate.latency)
     if sum(seen.values()) < REFERENCE:
         return evidence
     stages = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -15,7 +16,8 @@ from hotswap.core.rollout_views import JournalView, MetricView
 
 class Record(msgspec.Struct, frozen=True):
     """One decision or command: the rollout before it with its counters, what was seen, how many
-    seconds the tick took, and the status after it. ``metrics`` for people.
+    seconds the tick took, and the status after it. ``metrics`` for people. ``digest``: of all of
+    it, set when it is made, so that a record that was changed later is found out.
     """
 
     before: Rollout
@@ -24,6 +26,11 @@ class Record(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     force: bool = False
     metrics: tuple[MetricView, ...] = ()
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            msgspec.structs.force_setattr(self, "digest", sealed(self))
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -63,6 +70,24 @@ def builtins(value: object) -> dict[str, Any]:
     """As plain JSON values; keys of objects are strings."""
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
     return found
+
+
+def sealed(record: Record) -> str:
+    """The digest of a record's content, the same before and after it was stored."""
+    plain = _PLAIN.decode(msgspec.json.encode(record))
+    del plain["digest"]
+    return sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
+
+
+def _number(literal: str) -> float:
+    """A whole number is the same with and without its point: stores keep no difference."""
+    value = float(literal)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+_PLAIN: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(
+    dict[str, Any], float_hook=_number
+)
 
 
 def record_of(view: JournalView) -> Record:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hotswap.core.evidence import Arm, Evidence, Stage
+from hotswap.core.guards import Guardrail
 from hotswap.core.routing import WHOLE
-from hotswap.core.strategy import Guardrail
 from hotswap.stats import drift, latency, margin, pairs, rate, split
 from hotswap.stats.pairs import Pairs
 

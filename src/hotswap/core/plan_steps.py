@@ -33,6 +33,11 @@ def parse_steps(given: object) -> tuple[dict[str, Any], ...]:
                     f"weights must grow from step to step: {weight:g} follows {before:g}"
                 )
             before = weight
+        elif before == 100.0:
+            raise BadInput(
+                "nothing can follow weight 100: that is the promotion, and bake_seconds says how "
+                "long the version before is kept"
+            )
         if "shadow" in step and before:
             raise BadInput("shadow_percentage must come before the first weight")
     if before == 0.0 and not any("shadow" in step for step in steps):

@@ -8,10 +8,32 @@ from typing import Any, Final
 import msgspec
 
 from hotswap.core.durations import SECONDS, seconds_of
-from hotswap.core.metric_names import ABSOLUTE_ONLY, KNOWN, LATER, PROVABLE, known_metric
+from hotswap.core.fields import choice, count, flag, number
+from hotswap.core.guards import (
+    DEFAULT_GUARDRAILS,
+    Guardrail,
+    Objective,
+    parse_guardrails,
+    parse_objectives,
+)
+from hotswap.core.metric_names import PROVABLE, known_metric
 from hotswap.core.naming import check_name
 from hotswap.core.plan_steps import parse_steps
 from hotswap.errors import BadInput
+
+__all__ = [
+    "DEFAULTS",
+    "DEFAULT_GUARDRAILS",
+    "ON_INSUFFICIENT",
+    "ON_RUNNING",
+    "STRATEGIES",
+    "Guardrail",
+    "Objective",
+    "RolloutSpec",
+    "configuration",
+    "durations",
+    "parse",
+]
 
 STRATEGIES: Final = (
     "immediate",
@@ -60,36 +82,11 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+_MOST_STEPS: Final = 200
 _DURATIONS: Final = frozenset({"duration", "evaluation_period", "test_duration"})
 
 ON_RUNNING: Final = ("refuse", "replace", "queue")
 ON_INSUFFICIENT: Final = ("hold", "extend", "rollback")
-
-
-class Guardrail(msgspec.Struct, frozen=True):
-    """A metric that can roll back, and that must be within its margin to promote.
-
-    ``max_ratio`` (candidate over stable) and ``max_increase`` (candidate minus stable) are
-    margins; ``maximum`` is a level that the candidate alone must not pass (a tripwire).
-    ``weight``: its share of the evidence for rolling back. ``dry_run``: shown, never acted upon.
-    ``query`` and ``source``: of a metric that a metric source reads.
-    """
-
-    metric: str
-    max_ratio: float | None = None
-    max_increase: float | None = None
-    maximum: float | None = None
-    weight: float | None = None
-    dry_run: bool = False
-    source: str = ""
-    query: str = ""
-
-
-class Objective(msgspec.Struct, frozen=True):
-    """A metric that must be shown better by ``min_improvement`` (relative) to promote."""
-
-    metric: str
-    min_improvement: float = 0.0
 
 
 class RolloutSpec(msgspec.Struct, frozen=True):
@@ -120,14 +117,6 @@ class RolloutSpec(msgspec.Struct, frozen=True):
     seed: int | None = None
     force: bool = False
 
-
-#: What guards every rollout that names no guardrails itself.
-DEFAULT_GUARDRAILS: Final = (
-    Guardrail("error_rate", max_ratio=1.5, max_increase=0.005),
-    Guardrail("latency", max_ratio=1.2),
-    Guardrail("invalid_rate", max_ratio=1.5, max_increase=0.005),
-    Guardrail("sample_ratio"),
-)
 
 _KEYS: Final = frozenset(
     {
@@ -161,9 +150,14 @@ def parse(body: Mapping[str, Any]) -> RolloutSpec:
             f"steps go with the strategies canary and gradual: {strategy} makes its own from its config"
         )
     if steps:
-        _check_explicit(strategy, fields.get("config") or {})
-    guardrails = _guardrails(fields.get("guardrails"), config)
-    objectives = _objectives(fields.get("objectives"))
+        _check_explicit(strategy, fields.get("config") or {}, steps, config)
+    guardrails = parse_guardrails(fields.get("guardrails"))
+    objectives = parse_objectives(fields.get("objectives"))
+    _check_seen(strategy, config, steps, guardrails)
+    if objectives:
+        _check_aims(strategy, config)
+    if fields.get("deadline", 1.0) < 1.0:
+        raise BadInput("deadline_seconds must be at least 1: nothing can be shown in no time")
     given = fields.get("seed")
     if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
         raise BadInput("seed must be a whole number")
@@ -179,19 +173,19 @@ def parse(body: Mapping[str, Any]) -> RolloutSpec:
         steps=steps,
         guardrails=guardrails,
         objectives=objectives,
-        alpha=_number("alpha", fields.get("alpha", 0.05), low=1e-6, high=0.5),
-        on_running=_choice("on_running", fields.get("on_running", "refuse"), ON_RUNNING),
-        on_insufficient=_choice(
+        alpha=number("alpha", fields.get("alpha", 0.05), low=1e-6, high=0.5),
+        on_running=choice("on_running", fields.get("on_running", "refuse"), ON_RUNNING),
+        on_insufficient=choice(
             "on_insufficient", fields.get("on_insufficient", "hold"), ON_INSUFFICIENT
         ),
         bake_seconds=fields.get("bake", 600.0),
         watch_seconds=fields.get("watch", 3600.0),
         deadline_seconds=fields.get("deadline", 86400.0),
-        min_requests=_count("min_requests", fields.get("min_requests", 0)),
-        budget_ms=None if budget is None else _number("budget_ms", budget, low=1, high=300_000),
+        min_requests=count("min_requests", fields.get("min_requests", 0)),
+        budget_ms=None if budget is None else number("budget_ms", budget, low=1, high=300_000),
         key_input=key_input,
         seed=given,
-        force=_flag("force", fields.get("force", False)),
+        force=flag("force", fields.get("force", False)),
     )
 
 
@@ -206,13 +200,13 @@ def configuration(strategy: str, given: Mapping[str, Any]) -> dict[str, Any]:
     config = {**defaults, **fields}
     for name, value in config.items():
         if name.endswith("_percentage"):
-            config[name] = _number(name, value, low=0.01, high=100.0)
+            config[name] = number(name, value, low=0.01, high=100.0)
         elif name in ("steps", "min_requests", "min_pairs"):
-            config[name] = _count(name, value, least=1, most=100 if name == "steps" else 10**9)
+            config[name] = count(name, value, least=1, most=100 if name == "steps" else 10**9)
         elif name == "max_error_rate_threshold":
-            config[name] = None if value is None else _number(name, value, low=0.0, high=1.0)
+            config[name] = None if value is None else number(name, value, low=0.0, high=1.0)
         elif name in ("promote", "promote_winner", "require_proof"):
-            config[name] = _flag(name, value)
+            config[name] = flag(name, value)
         elif name == "target_metric":
             known_metric(value)
             if value not in PROVABLE:
@@ -225,8 +219,12 @@ def configuration(strategy: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_config(strategy: str, config: dict[str, Any]) -> None:
-    if strategy == "canary" and config["initial_percentage"] > config["max_percentage"]:
-        raise BadInput("initial_percentage must not be above max_percentage")
+    if strategy == "canary":
+        room = config["max_percentage"] - config["initial_percentage"]
+        if room < 0:
+            raise BadInput("initial_percentage must not be above max_percentage")
+        if room > _MOST_STEPS * config["step_percentage"]:
+            raise BadInput(f"step_percentage makes more than {_MOST_STEPS} steps: raise it")
     if strategy == "bandit" and config["min_percentage"] >= config["max_percentage"]:
         raise BadInput("min_percentage must be below max_percentage")
     if strategy == "shadow":
@@ -242,8 +240,19 @@ def _check_config(strategy: str, config: dict[str, Any]) -> None:
             config["then_config"] = configuration(then, more or {})
 
 
-def _check_explicit(strategy: str, given: Mapping[str, Any]) -> None:
+def _check_explicit(
+    strategy: str,
+    given: Mapping[str, Any],
+    steps: tuple[dict[str, Any], ...],
+    config: Mapping[str, Any],
+) -> None:
     """Steps and what would make other steps contradict one another."""
+    early = any("shadow" in step or step.get("weight", 100.0) < 100.0 for step in steps)
+    if config["require_proof"] and not early:
+        raise BadInput(
+            "steps that begin with weight 100 leave nothing to prove anything by: put a weight of "
+            "at most 50 before it, set require_proof to false, or use the strategy immediate"
+        )
     making = {
         "canary": ("initial_percentage", "step_percentage", "max_percentage"),
         "gradual": ("steps", "duration", "duration_seconds", "duration_minutes", "duration_hours"),
@@ -251,6 +260,50 @@ def _check_explicit(strategy: str, given: Mapping[str, Any]) -> None:
     clash = [name for name in making if name in given]
     if clash:
         raise BadInput(f"give either steps or {clash[0]}: they contradict one another")
+
+
+def _follower(strategy: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The strategy that may promote, and its configuration."""
+    if strategy == "shadow" and config["then"] is not None:
+        return config["then"], config["then_config"]
+    return strategy, config
+
+
+def _check_seen(
+    strategy: str,
+    config: Mapping[str, Any],
+    steps: tuple[dict[str, Any], ...],
+    guardrails: tuple[Guardrail, ...],
+) -> None:
+    """Refuse guardrails on what such a rollout never sees."""
+    last, _ = _follower(strategy, config)
+    pairs = strategy == "shadow" or last == "champion_challenger"
+    pairs = pairs or any("shadow" in step for step in steps)
+    split = last not in ("immediate", "shadow") and (not steps or any("weight" in s for s in steps))
+    for guardrail in guardrails:
+        if guardrail.metric == "disagreement" and not pairs:
+            raise BadInput(
+                f"disagreement needs requests that both versions answer, and {strategy} has none: "
+                "use shadow, champion_challenger, or a step with shadow_percentage"
+            )
+        if guardrail.metric == "prediction_drift" and not split:
+            raise BadInput(
+                f"prediction_drift compares two arms of requests, and {strategy} has none: "
+                "use disagreement, or a strategy that divides the requests"
+            )
+
+
+def _check_aims(strategy: str, config: Mapping[str, Any]) -> None:
+    """Refuse objectives where nothing is promoted by evidence."""
+    last, settings = _follower(strategy, config)
+    decides = last in ("canary", "gradual", "bandit", "ab_test", "champion_challenger")
+    for name in ("promote", "promote_winner", "require_proof"):
+        decides = decides and settings.get(name, True)
+    if not decides:
+        raise BadInput(
+            f"objectives must be met to promote, and this {strategy} promotes nothing by evidence: "
+            "leave them out, or choose a strategy or setting that does"
+        )
 
 
 def durations(
@@ -281,127 +334,3 @@ def _split(key: str, lengths: frozenset[str]) -> tuple[str, str | None]:
     if unit in SECONDS and stem in lengths:
         return stem, unit
     return key, None
-
-
-def _guardrails(given: object, config: Mapping[str, Any]) -> tuple[Guardrail, ...]:
-    if given is None:
-        return DEFAULT_GUARDRAILS
-    if not isinstance(given, list):
-        raise BadInput("guardrails must be a list of objects")
-    guardrails = tuple(_guardrail(each) for each in given)
-    names = [guardrail.metric for guardrail in guardrails]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise BadInput(f"the guardrail {min(twice)!r} is given twice")
-    return guardrails
-
-
-def _guardrail(given: object) -> Guardrail:
-    if not isinstance(given, Mapping) or not isinstance(given.get("metric"), str):
-        raise BadInput("each guardrail is an object with 'metric'")
-    allowed = (
-        "metric", "max_ratio", "max_increase", "max", "weight", "dry_run", "source", "query",
-    )  # fmt: skip
-    for key in given:
-        if key not in allowed:
-            raise BadInput(f"a guardrail has an unknown key {key!r}: it takes {', '.join(allowed)}")
-    metric = given["metric"]
-    query = given.get("query", "")
-    source = given.get("source", "prometheus" if query else "")
-    if query or source:
-        return _external(metric, given, str(source), query)
-    known_metric(metric)
-    ratio, increase, level = given.get("max_ratio"), given.get("max_increase"), given.get("max")
-    if metric in ABSOLUTE_ONLY and (ratio is not None or increase is not None):
-        raise BadInput(f"{metric} has no ratio or increase: give it 'max'")
-    if metric == "sample_ratio" and any(each is not None for each in (ratio, increase, level)):
-        raise BadInput("sample_ratio has no margin: it is the routing itself that it checks")
-    if increase is not None and metric.startswith("latency"):
-        raise BadInput(
-            f"{metric} is compared as a ratio: give 'max_ratio', or 'max' in milliseconds"
-        )
-    default = next((each for each in DEFAULT_GUARDRAILS if each.metric == metric), None)
-    if ratio is None and increase is None and level is None:
-        if default is None and metric.startswith("latency"):
-            default = Guardrail(metric, max_ratio=1.2)
-        if default is None and metric in ABSOLUTE_ONLY:
-            raise BadInput(f"give the guardrail {metric!r} its 'max'")
-        base = default or Guardrail(metric)
-    else:
-        base = Guardrail(
-            metric,
-            None if ratio is None else _number("max_ratio", ratio, low=1.0, high=1000.0),
-            None if increase is None else _number("max_increase", increase, low=0.0, high=1.0),
-            None if level is None else _number("max", level, low=0.0, high=1e12),
-        )
-    weight = given.get("weight")
-    return msgspec.structs.replace(
-        base,
-        weight=None if weight is None else _number("weight", weight, low=1e-6, high=1e6),
-        dry_run=_flag("dry_run", given.get("dry_run", False)),
-    )
-
-
-def _external(metric: str, given: Mapping[str, Any], source: str, query: object) -> Guardrail:
-    """A reading of a metric source: it has a level, and no arms to compare."""
-    if source != "prometheus":
-        raise BadInput(f"there is no metric source {source!r}: use 'prometheus'")
-    if not isinstance(query, str) or not query.strip():
-        raise BadInput(f"give the guardrail {metric!r} its 'query'")
-    if metric in KNOWN or metric in LATER:
-        raise BadInput(f"{metric!r} is hotswap's own metric: give the query another name")
-    if given.get("max") is None or given.get("max_ratio") is not None:
-        raise BadInput(f"a query is compared with a level: give the guardrail {metric!r} its 'max'")
-    return Guardrail(
-        metric,
-        maximum=_number("max", given["max"], low=-1e12, high=1e12),
-        dry_run=_flag("dry_run", given.get("dry_run", False)),
-        source=source,
-        query=query,
-    )
-
-
-def _objectives(given: object) -> tuple[Objective, ...]:
-    if given is None:
-        return ()
-    if not isinstance(given, list):
-        raise BadInput("objectives must be a list of objects")
-    found = []
-    for each in given:
-        if not isinstance(each, Mapping) or not isinstance(each.get("metric"), str):
-            raise BadInput("each objective is an object with 'metric'")
-        unknown = set(each) - {"metric", "min_improvement"}
-        if unknown:
-            raise BadInput(f"an objective has an unknown key {min(map(str, unknown))!r}")
-        known_metric(each["metric"])
-        if each["metric"] not in PROVABLE:
-            raise BadInput(
-                f"{each['metric']} cannot be shown better: objectives are {', '.join(PROVABLE)}"
-            )
-        least = _number("min_improvement", each.get("min_improvement", 0), low=0.0, high=0.99)
-        found.append(Objective(each["metric"], least))
-    return tuple(found)
-
-
-def _number(name: str, value: object, *, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise BadInput(f"{name} must be a number from {low:g} to {high:g}, not {str(value)[:40]!r}")
-    return float(value)
-
-
-def _count(name: str, value: object, *, least: int = 0, most: int = 10**9) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise BadInput(f"{name} must be a whole number from {least} to {most}")
-    return value
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise BadInput(f"{name} must be true or false")
-    return value
-
-
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise BadInput(f"{name} must be one of {', '.join(choices)}, not {str(value)[:40]!r}")
-    return str(value)

@@ -7,16 +7,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from hotswap.core.analysis import FORMULA
 from hotswap.core.commands import commanded
 from hotswap.core.decide import decide
-from hotswap.core.journal import Record, ordered, record_of
-from hotswap.core.rollout import Status, analysed
+from hotswap.core.journal import Record, ordered, record_of, sealed
+from hotswap.core.phases import phase, reason
+from hotswap.core.rollout import FINAL, Status, analysed
 from hotswap.core.rollout_views import JournalView
 from hotswap.errors import HotswapError
+
+#: Kinds of entries that can be decided again.
+DECISIONS: Final = ("decided", "commanded")
 
 
 class Mismatch(msgspec.Struct, frozen=True):
@@ -34,37 +39,65 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 def verify(entries: Sequence[JournalView]) -> Verification:
-    """Make every decision of a journal again, from what was known when it was made."""
+    """Make every decision of a journal again, from what was known when it was made.
+
+    Finds what was changed by accident or by hand, in a counter, a sentence or a status. A journal
+    that somebody wrote anew, decisions and digests and all, is a journal like any other.
+    """
     decisions = 0
     found: list[Mismatch] = []
     before: tuple[int, int] | None = None
     for entry in ordered(entries):
-        if before is not None and entry.number != before[0] + 1:
-            found.append(Mismatch(entry.number, f"entry {before[0] + 1} is missing before it"))
+        why = [] if before is None else _breaks(entry, before)
+        generation = entry.generation
+        decisions += entry.kind in DECISIONS
         try:
             record = record_of(entry)
         except msgspec.ValidationError as exc:
-            found.append(Mismatch(entry.number, f"its record cannot be read: {exc}"))
-            before = (entry.number, entry.generation)
-            continue
-        if before is not None and record.before.status.generation != before[1]:
-            found.append(
-                Mismatch(
-                    entry.number,
-                    f"it begins at generation {record.before.status.generation}, and the entry "
-                    f"before it ends at {before[1]}",
-                )
-            )
-        if (record.after.generation, record.after.message) != (entry.generation, entry.message):
-            found.append(Mismatch(entry.number, "what is shown is not what was recorded"))
-        before = (entry.number, record.after.generation)
-        if entry.kind not in ("decided", "commanded"):
-            continue
-        decisions += 1
-        why = _differs(entry, record)
+            why.append(f"its record cannot be read: {exc}")
+        else:
+            generation = record.after.generation
+            why += _faults(entry, record, before)
         if why:
-            found.append(Mismatch(entry.number, why))
+            found.append(Mismatch(entry.number, "; ".join(why)))
+        before = entry.number, generation
     return Verification(decisions, tuple(found))
+
+
+def _breaks(entry: JournalView, before: tuple[int, int]) -> list[str]:
+    number = before[0] + 1
+    return [] if entry.number == number else [f"entry {number} is missing before it"]
+
+
+def _faults(entry: JournalView, record: Record, before: tuple[int, int] | None) -> list[str]:
+    """What is wrong with an entry; ``before``: number and last generation of the one before."""
+    found = []
+    began = record.before.status.generation
+    if before is not None and began != before[1]:
+        found.append(
+            f"it begins at generation {began}, and the entry before it ends at {before[1]}"
+        )
+    if entry.kind in DECISIONS:
+        found.append(_differs(entry, record))
+    elif not _harmless(entry, record):
+        found.append(f"{entry.kind!r} decides nothing like this")
+    shown = entry.phase, entry.reason, entry.message, entry.generation, entry.step
+    if _shown(record.after) != shown:
+        found.append("what is shown is not what was recorded")
+    if entry.record.get("digest") != sealed(record):
+        found.append("its record was changed after it was written")
+    return [why for why in found if why]
+
+
+def _shown(status: Status) -> tuple[str, str, str, int, int]:
+    return phase(status), reason(status), status.message, status.generation, status.step
+
+
+def _harmless(entry: JournalView, record: Record) -> bool:
+    """Whether an entry that is not decided again changes nothing, or ends things alone."""
+    if entry.kind == "started":
+        return record.after == record.before.status
+    return record.after.state in {*FINAL, "rolling_back"}
 
 
 def _differs(entry: JournalView, record: Record) -> str:

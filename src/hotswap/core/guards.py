@@ -1,0 +1,172 @@
+"""Metrics that guard a rollout or that it aims at, as operators write them, checked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from hotswap.core.fields import flag, number
+from hotswap.core.metric_names import ABSOLUTE_ONLY, KNOWN, LATER, PROVABLE, known_metric
+from hotswap.core.naming import check_name
+from hotswap.errors import BadInput
+
+
+class Guardrail(msgspec.Struct, frozen=True):
+    """A metric that can roll back, and that must be within its margin to promote.
+
+    ``max_ratio`` (candidate over stable) and ``max_increase`` (candidate minus stable) are
+    margins; ``maximum`` is a level that the candidate alone must not pass (a tripwire).
+    ``weight``: its share of the evidence for rolling back. ``dry_run``: shown, never acted upon.
+    ``query`` and ``source``: of a metric that a metric source reads.
+    """
+
+    metric: str
+    max_ratio: float | None = None
+    max_increase: float | None = None
+    maximum: float | None = None
+    weight: float | None = None
+    dry_run: bool = False
+    source: str = ""
+    query: str = ""
+
+
+class Objective(msgspec.Struct, frozen=True):
+    """A metric that must be shown better by ``min_improvement`` (relative) to promote."""
+
+    metric: str
+    min_improvement: float = 0.0
+
+
+#: What guards every rollout that names no guardrails itself.
+DEFAULT_GUARDRAILS: Final = (
+    Guardrail("error_rate", max_ratio=1.5, max_increase=0.005),
+    Guardrail("latency", max_ratio=1.2),
+    Guardrail("invalid_rate", max_ratio=1.5, max_increase=0.005),
+    Guardrail("sample_ratio"),
+)
+
+
+def parse_guardrails(given: object) -> tuple[Guardrail, ...]:
+    """The guardrails of a body, the defaults for None. Raises `BadInput`."""
+    if given is None:
+        return DEFAULT_GUARDRAILS
+    if not isinstance(given, list):
+        raise BadInput("guardrails must be a list of objects")
+    guardrails = tuple(_guardrail(each) for each in given)
+    names = [guardrail.metric for guardrail in guardrails]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise BadInput(f"the guardrail {min(twice)!r} is given twice")
+    return guardrails
+
+
+def _guardrail(given: object) -> Guardrail:
+    if not isinstance(given, Mapping) or not isinstance(given.get("metric"), str):
+        raise BadInput("each guardrail is an object with 'metric'")
+    allowed = (
+        "metric", "max_ratio", "max_increase", "max", "weight", "dry_run", "source", "query",
+    )  # fmt: skip
+    for key in given:
+        if key not in allowed:
+            raise BadInput(f"a guardrail has an unknown key {key!r}: it takes {', '.join(allowed)}")
+    metric = given["metric"]
+    query = given.get("query", "")
+    source = given.get("source", "prometheus" if query else "")
+    if query or source:
+        return _external(metric, given, str(source), query)
+    known_metric(metric)
+    ratio, increase, level = given.get("max_ratio"), given.get("max_increase"), given.get("max")
+    if metric in ABSOLUTE_ONLY and (ratio is not None or increase is not None):
+        raise BadInput(f"{metric} has no ratio or increase: give it 'max'")
+    weight = given.get("weight")
+    if metric == "sample_ratio" and any(
+        each is not None for each in (ratio, increase, level, weight)
+    ):
+        raise BadInput(
+            "sample_ratio has no margin and no weight: it is the routing itself that it checks"
+        )
+    if increase is not None and metric.startswith("latency"):
+        raise BadInput(
+            f"{metric} is compared as a ratio: give 'max_ratio', or 'max' in milliseconds"
+        )
+    default = next((each for each in DEFAULT_GUARDRAILS if each.metric == metric), None)
+    if ratio is None and increase is None and level is None:
+        if default is None and metric.startswith("latency"):
+            default = Guardrail(metric, max_ratio=1.2)
+        if default is None and metric in ABSOLUTE_ONLY:
+            raise BadInput(f"give the guardrail {metric!r} its 'max'")
+        base = default or Guardrail(metric)
+    else:
+        low, high = _LEVELS.get(metric, (1e-3, 1e9))
+        base = Guardrail(
+            metric,
+            None if ratio is None else number("max_ratio", ratio, low=1.0, high=1000.0),
+            None if increase is None else number("max_increase", increase, low=0.0, high=1.0),
+            None if level is None else number("max", level, low=low, high=high),
+        )
+    return msgspec.structs.replace(
+        base,
+        weight=None if weight is None else number("weight", weight, low=1e-6, high=1e6),
+        dry_run=flag("dry_run", given.get("dry_run", False)),
+    )
+
+
+#: Between which a level must lie: shares, else milliseconds. A share of 0 cannot be shown.
+_LEVELS: Final = {
+    "error_rate": (0.0, 1.0),
+    "invalid_rate": (0.0, 1.0),
+    "disagreement": (1e-6, 1.0),
+    "prediction_drift": (1e-6, 1.0),
+}
+
+
+def _external(metric: str, given: Mapping[str, Any], source: str, query: object) -> Guardrail:
+    """A reading of a metric source: it has a level, and no arms to compare."""
+    if source != "prometheus":
+        raise BadInput(f"there is no metric source {source!r}: use 'prometheus'")
+    if not isinstance(query, str) or not query.strip():
+        raise BadInput(f"give the guardrail {metric!r} its 'query'")
+    if metric in KNOWN or metric in LATER:
+        raise BadInput(f"{metric!r} is hotswap's own metric: give the query another name")
+    check_name("metric", metric)
+    for key in ("max_ratio", "max_increase", "weight"):
+        if given.get(key) is not None:
+            raise BadInput(
+                f"a query is compared with a level alone: the guardrail {metric!r} has no {key!r}"
+            )
+    if given.get("max") is None:
+        raise BadInput(f"a query is compared with a level: give the guardrail {metric!r} its 'max'")
+    return Guardrail(
+        metric,
+        maximum=number("max", given["max"], low=-1e12, high=1e12),
+        dry_run=flag("dry_run", given.get("dry_run", False)),
+        source=source,
+        query=query,
+    )
+
+
+def parse_objectives(given: object) -> tuple[Objective, ...]:
+    """The objectives of a body. Raises `BadInput`."""
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        raise BadInput("objectives must be a list of objects")
+    found: list[Objective] = []
+    for each in given:
+        if not isinstance(each, Mapping) or not isinstance(each.get("metric"), str):
+            raise BadInput("each objective is an object with 'metric'")
+        unknown = set(each) - {"metric", "min_improvement"}
+        if unknown:
+            raise BadInput(f"an objective has an unknown key {min(map(str, unknown))!r}")
+        known_metric(each["metric"])
+        if each["metric"] not in PROVABLE:
+            raise BadInput(
+                f"{each['metric']} cannot be shown better: objectives are {', '.join(PROVABLE)}"
+            )
+        least = number("min_improvement", each.get("min_improvement", 0), low=0.0, high=0.99)
+        if any(other.metric == each["metric"] for other in found):
+            raise BadInput(f"the objective {each['metric']!r} is given twice")
+        found.append(Objective(each["metric"], least))
+    return tuple(found)
