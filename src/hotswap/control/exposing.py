@@ -18,7 +18,7 @@ def needed(rollout: Rollout, exposure: Exposure | None) -> tuple[int, int]:
     if exposure is None:
         return 1, 0
     if exposure.pair:
-        return rollout.instances, 0
+        return rollout.instances, rollout.instances if exposure.twin else 0
     share = -(-exposure.weight * rollout.instances // WHOLE)
     return max(1, share), max(1, share) if exposure.twin else 0
 
@@ -37,11 +37,16 @@ def split_for(rollout: Rollout, exposure: Exposure, twins: Sequence[HostState]) 
         budget_ms=rollout.budget_ms,
         reserve_ms=rollout.reserve_ms,
         twin=references(twins[:count]) if exposure.twin else (),
-        twin_weight=exposure.weight if exposure.twin else 0,
+        twin_weight=twin_weight(exposure),
         mirror=exposure.mirror,
         pair=exposure.pair,
         key_input=rollout.spec.key_input,
     )
+
+
+def twin_weight(exposure: Exposure) -> int:
+    """The share of the twins: the candidate's own. Of a pair they are the whole baseline."""
+    return exposure.weight if exposure.twin and not exposure.pair else 0
 
 
 def exposure_of(table: RouteTable | None, rollout: Rollout) -> Exposure | None:
@@ -64,7 +69,7 @@ def stage_of(exposure: Exposure, warm_from: int) -> Stage:
     return Stage(
         number=exposure.stage,
         weight=exposure.weight,
-        twin_weight=exposure.weight if exposure.twin else 0,
+        twin_weight=twin_weight(exposure),
         pair=exposure.pair,
         mirror=exposure.mirror,
         warm_from=warm_from,

@@ -83,7 +83,9 @@ class Status(msgspec.Struct, frozen=True):
 
 class Rollout(msgspec.Struct, frozen=True):
     """All of it. ``stable``: the version that it began beside. ``budget_ms``, ``reserve_ms``: of
-    the candidate's attempts (`hotswap.core.routing.Split`). ``instances``: stable's.
+    the candidate's attempts (`hotswap.core.routing.Split`). ``instances``: stable's. ``apart``:
+    the candidate's hosts are of another kind than stable's own, so that latency is compared with
+    twins at every weight.
     """
 
     id: str
@@ -95,6 +97,7 @@ class Rollout(msgspec.Struct, frozen=True):
     budget_ms: float = 1000.0
     reserve_ms: float = 10.0
     instances: int = 1
+    apart: bool = False
     created_at: float = 0.0
     updated_at: float = 0.0
     idempotency_key: str = ""

@@ -57,6 +57,8 @@ class Split(msgspec.Struct, frozen=True):
     the answers of the baseline are asked of the candidate too, off the path; with ``pair`` every
     request is asked of both, and ``weight`` says which answers.
 
+    With ``pair`` the twins, if there are any, are asked in the baseline's place.
+
     ``budget_ms``: what takes longer has failed, on either arm. ``reserve_ms``: kept back of a
     request's time, for the baseline to answer in. ``key_input``: the input whose value is the
     key of a request that names none. During the bake the candidate is the table's stable version
