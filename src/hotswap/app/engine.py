@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import msgspec
 
 from hotswap.app.clock import SystemClock
 from hotswap.app.engine_app import EngineApp
@@ -22,24 +19,15 @@ from hotswap.app.engine_control import ControlThread
 from hotswap.app.engine_prediction import Prediction, to_inputs
 from hotswap.app.engine_registry import ModelRegistry
 from hotswap.app.engine_service import EngineService
+from hotswap.app.engine_switches import Switches, SwitchingStrategyType
 from hotswap.app.engine_wiring import EngineSettings, wire
 from hotswap.core.spec import Limits
-from hotswap.core.views import OperationView, SwitchView
-from hotswap.errors import BadInput, ConfigError, Conflict, NotFound, Unavailable
+from hotswap.errors import BadInput, Conflict, NotFound, Unavailable
 from hotswap.server.plans import Plans
 from hotswap.serving.inline import InlinePlane
 
-_RUNNING = ("preparing", "flipping")
 
-
-class SwitchingStrategyType(enum.StrEnum):
-    """How a new version takes over."""
-
-    IMMEDIATE = "immediate"
-    """All requests at once, as soon as the version is loaded and validated."""
-
-
-class Engine:
+class Engine(Switches):
     """Serves models in this process and switches between their versions without failing a request.
 
     ``models`` is a folder ``models/<model>/<version>/<artifact>``; at the first start each
@@ -57,8 +45,18 @@ class Engine:
     Times in seconds. Raises `ConfigError` for settings out of range.
 
     A model that answers a row in under a millisecond runs on the event loop, any other on a
-    thread of its own. A model that crashes takes this process with it, and a call that hangs
-    cannot be stopped: run ``hotswap serve`` where that matters.
+    thread of its own. A stable model that crashes takes this process with it, and a call that
+    hangs cannot be stopped: run ``hotswap serve`` where that matters.
+
+    ``isolation``: where a rollout's candidate runs until it has been stable once. ``"process"``
+    (the default where the platform can): in a process of its own, so that a crash, an exit, a
+    leak or a hang costs nothing but the candidate. It stays there when it is promoted, one hop
+    (some 0.2 ms) away, and runs within this process from the engine's next start. What its
+    artifact needs must be importable there; a class of ``__main__`` is not. ``"thread"``: within
+    this process. Whatever it raises and whatever invalid answer it gives is still replaced, and
+    so is an answer that is late; but a crash or an exit ends the program, a hang keeps its
+    thread until the program ends (and everything, if it holds the interpreter's lock), and what
+    it leaks stays. Raises `ConfigError` where processes are not possible.
 
     >>> import asyncio, tempfile
     >>> async def main() -> str:
@@ -89,6 +87,7 @@ class Engine:
         poll_seconds: float = 2.0,
         settle_seconds: float = 1.0,
         grace_seconds: float = 30.0,
+        isolation: str | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._settings = EngineSettings(
@@ -103,6 +102,7 @@ class Engine:
             poll_seconds=poll_seconds,
             settle_seconds=settle_seconds,
             grace_seconds=grace_seconds,
+            isolation=isolation,
         )
         self._settings.check()
         self._limits = limits or Limits()
@@ -221,6 +221,7 @@ class Engine:
         *,
         version: str | None = None,
         key: str | bytes | None = None,
+        arm: str | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Prediction:
@@ -229,8 +230,12 @@ class Engine:
         ``X``: an array of rows or of one row, lists, a dict of names to values or to columns, a
         list of dicts, or a pandas data frame. ``model`` may be None where only one is served.
         ``version`` asks that version, active or not, and loads it if it must. ``key`` is what
-        keeps a caller on one side of a rollout. ``timeout`` in seconds (default 30, at most
-        300, both by ``limits``).
+        keeps a caller on one side of a rollout. ``arm``: ``"stable"`` asks the stable version
+        whatever rollout runs, ``"baseline"`` or ``"candidate"`` that side of it; neither is
+        counted as evidence. ``timeout`` in seconds (default 30, at most 300, both by ``limits``).
+
+        While a rollout runs, a candidate that fails is answered for by the stable version, and
+        the answer's ``fallback`` says why.
 
         Raises `NotFound`, `BadInput`, `TooLarge`, `Unavailable`, `Overloaded`,
         `DeadlineExceeded`, `OutOfMemory`, and `ModelFailed`, whose ``__cause__`` is what the
@@ -242,10 +247,12 @@ class Engine:
         if not seconds > 0:
             raise BadInput(f"the timeout must be a positive number of seconds, not {timeout}")
         deadline = time.monotonic() + min(seconds, limits.max_timeout)
+        if arm not in (None, "stable", "baseline", "candidate"):
+            raise BadInput(f"arm must be 'stable', 'baseline' or 'candidate', not {arm!r}")
         name = model if model is not None else self._only()
         raw = key.encode() if isinstance(key, str) else key
         try:
-            lease = self._plane.lease(name, version, raw)
+            lease = self._plane.lease(name, version, raw, arm=arm)
         except Unavailable:
             if version is None:
                 raise
@@ -255,7 +262,7 @@ class Engine:
             inputs, rows = to_inputs(X, self._plans.of(lease.signature), limits)
             id = request_id or secrets.token_hex(8)
             outputs = await lease.predict(inputs, (), rows, deadline, id)
-            return Prediction(outputs, lease.model, lease.version, id)
+            return Prediction(outputs, lease.model, lease.version, id, lease.fallback)
         finally:
             lease.release()
 
@@ -277,92 +284,6 @@ class Engine:
             raise NotFound("no model is registered yet")
         raise BadInput(f"name the model: {', '.join(names[:20])} are served")
 
-    # --- switches
-
-    async def start_switch(
-        self,
-        target_version: str,
-        strategy_type: SwitchingStrategyType | str = SwitchingStrategyType.IMMEDIATE,
-        strategy_config: Mapping[str, Any] | None = None,
-        model: str | None = None,
-    ) -> OperationView:
-        """Switch a model to another version; returns when every new request is answered by it.
-
-        ``model`` may be None where only one is registered. While the version is being loaded,
-        `get_switching_status` shows the operation and `abort_switch` ends it. Raises what
-        ``registry.switch_model`` raises, and `ConfigError` for a strategy that does not exist.
-        """
-        try:
-            strategy = SwitchingStrategyType(strategy_type)
-        except ValueError:
-            known = ", ".join(repr(each.value) for each in SwitchingStrategyType)
-            raise ConfigError(
-                f"the strategy {str(strategy_type)!r} does not exist here: use {known}"
-            ) from None
-        if strategy_config:
-            names = ", ".join(repr(str(name)) for name in strategy_config)
-            raise ConfigError(f"the strategy {strategy.value!r} takes no settings: remove {names}")
-        control, service = self._started()
-        return await control.call(service.switched(model, target_version, False))
-
-    async def abort_switch(self, operation: OperationView | SwitchView | str) -> OperationView:
-        """Give up a switch that is still being prepared; what answered before goes on.
-
-        Raises `NotFound` for an unknown operation, `Conflict` for one that is done.
-        """
-        control, service = self._started()
-        return await control.call(service.abort(_id(operation)))
-
-    async def rollback(self, model: str | None = None) -> SwitchView:
-        """Back to the latest version that was active before and was not rolled back from.
-
-        Raises `Conflict` if there is none.
-        """
-        control, service = self._started()
-        return await control.call(service.rollback(model if model is not None else self._only()))
-
-    def get_switching_status(
-        self, operation: OperationView | SwitchView | str | None = None
-    ) -> dict[str, Any]:
-        """What switches there are, newest first, as plain values.
-
-        ``{"switching": bool, "models": {name: {"active", "previous", "revision"}},
-        "operations": [...]}``; with ``operation`` that one alone: its ``id``, ``kind``,
-        ``model``, ``version``, ``state`` (preparing, flipping, done, failed, superseded,
-        aborted), ``reason`` and times. Raises `NotFound`.
-        """
-        control, service = self._started()
-        if operation is not None:
-            one: dict[str, Any] = msgspec.to_builtins(
-                control.wait(service.operation(_id(operation)))
-            )
-            return one
-        operations = control.wait(service.operations())
-        return {
-            "switching": any(each.state in _RUNNING for each in operations),
-            "models": {
-                view.name: {
-                    "active": view.active, "previous": view.previous, "revision": view.revision,
-                }
-                for view in control.wait(service.models())
-            },
-            "operations": msgspec.to_builtins(operations),
-        }  # fmt: skip
-
-    def get_switcher_stats(self) -> dict[str, Any]:
-        """How many switches there were and how long they took.
-
-        ``{"switches": {model: {result: count}}, "seconds": {model: mean seconds from the call to
-        the flip}, "requests": [counters of each model, version and role]}``.
-        """
-        _, service = self._started()
-        switches: dict[str, dict[str, int]] = {}
-        for (model, result), count in service.switch_counters().items():
-            switches.setdefault(model, {})[result] = count
-        seconds = {m: total / n for m, (n, total) in service.switch_seconds().items() if n}
-        requests = msgspec.to_builtins(self._plane.stats(), str_keys=True)
-        return {"switches": switches, "seconds": seconds, "requests": requests}
-
     # --- HTTP
 
     def asgi(self, *, token: str | None = None) -> EngineApp:
@@ -378,7 +299,4 @@ class Engine:
         return EngineApp(self, self._plane, self._limits, token=token)
 
 
-def _id(operation: OperationView | SwitchView | str) -> str:
-    if isinstance(operation, OperationView):
-        return operation.id
-    return operation.operation_id if isinstance(operation, SwitchView) else operation
+__all__ = ["Engine", "SwitchingStrategyType"]

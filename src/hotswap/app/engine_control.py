@@ -80,6 +80,7 @@ class ControlThread:
         if not warm and await service.models():
             log.warning("not every model can answer", reason=why)
         self._spawn(self._tick(service))
+        self._spawn(service.run_rollouts())
         if source is not None:
             self._spawn(self._watch(source, service))
 
@@ -122,7 +123,10 @@ class ControlThread:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        threads = self.hosts.close() if self.hosts is not None else []
+        threads: list[threading.Thread] = []
+        if self.hosts is not None:
+            threads = self.hosts.close()
+            await self.hosts.close_processes()
         if self.jobs is not None:
             await self.jobs.close()
         if self.close_store is not None:

@@ -1,7 +1,9 @@
-"""What the supervisor is to a server, within one process: threads for hosts, a plane for workers.
+"""What the supervisor is to a server, within one program: threads for hosts, a plane for workers.
 
 `EngineHosts` is the other end of control's channel (`hotswap.control.node.Sender`): control says
-what should run and which table to flip to, exactly as it does to a supervisor.
+what should run and which table to flip to, exactly as it does to a supervisor. Versions run on threads;
+candidates of rollouts, and the twins that they are compared with, in processes if the engine
+isolates them.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from hotswap.app.engine_load import load_version
 from hotswap.core.routing import RouteTable
+from hotswap.core.windows import Window
 from hotswap.errors import HotswapError, LoadError
 from hotswap.ipc.messages import (
     AllWarm,
+    Counted,
     HostChanged,
     HostGone,
     HostSpec,
@@ -25,12 +31,18 @@ from hotswap.ipc.messages import (
     LoadReport,
     Publish,
     Published,
+    StableOnly,
     StartHost,
     StopHost,
+    Tripped,
 )
 from hotswap.ports import Executor
 from hotswap.serving.inline import InlinePlane
+from hotswap.serving.inline_links import RemoteRunner
 from hotswap.serving.inline_runner import InlineRunner
+
+if TYPE_CHECKING:
+    from hotswap.app.engine_processes import EngineProcesses
 
 log = structlog.get_logger("hotswap.engine")
 
@@ -126,18 +138,29 @@ def _check_settings(spec: HostSpec) -> None:
 class EngineHosts:
     """Runs hosts and carries out flips. Used on control's loop; threads come back through `tell`.
 
-    ``heard`` is `hotswap.control.node.Node.heard`.
+    ``heard`` is `hotswap.control.node.Node.heard`; ``is_candidate(model, version)`` whether a
+    running rollout is about that version. ``runtime_dir``: where candidates' processes listen,
+    None if candidates run on threads too.
     """
 
     def __init__(
-        self, plane: InlinePlane, loop: asyncio.AbstractEventLoop, queue_rows: int
+        self,
+        plane: InlinePlane,
+        loop: asyncio.AbstractEventLoop,
+        queue_rows: int,
+        runtime_dir: str | None = None,
     ) -> None:
         self.queue_rows = queue_rows
         self.heard: Callable[[object], None] = lambda message: None
+        self.is_candidate: Callable[[str, str], bool] = lambda model, version: False
         self._plane = plane
         self._loop = loop
+        self._runtime_dir = runtime_dir
         self._hosts: dict[str, EngineHost] = {}
+        self._apart: set[str] = set()
+        self._processes: EngineProcesses | None = None
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self._reports = 0
 
     def tell(self, what: Callable[[], None]) -> None:
         """Have control's loop do this; nothing if it has ended."""
@@ -154,17 +177,89 @@ class EngineHosts:
             self._stop(message.host)
         elif isinstance(message, Publish):
             self._publish(message.table)
+        elif isinstance(message, StableOnly):
+            self._plane.stable_only(message.index)
         elif isinstance(message, AllWarm):
             self._plane.started = True
+        # What is counted is kept nowhere else: that control has saved it changes nothing here.
         return True
 
+    # --- what is counted, told by the thread that divides requests
+
+    def counted(self, windows: list[Window]) -> None:
+        """Windows are complete."""
+        self.tell(lambda: self._count(windows))
+
+    def _count(self, windows: list[Window]) -> None:
+        self._reports += 1
+        self.heard(Counted(windows, self._reports))
+
+    def tripped(self, index: int, test: str, reason: str, failures: int) -> None:
+        """A breaker took a candidate out: no request may be assigned to it, from now on."""
+        if self._plane.trip(index, test):
+            self.tell(lambda: self.heard(Tripped(index, test, reason, failures)))
+
+    # --- hosts
+
     def _start(self, spec: HostSpec) -> None:
+        isolated = spec.twin or self.is_candidate(spec.model, spec.version)
+        if self._runtime_dir is not None and isolated:
+            self._start_apart(spec, self._runtime_dir)
+            return
         host = EngineHost(self, spec)
         self._hosts[spec.host] = host
         self._deadlines[spec.host] = self._loop.call_later(
             spec.load_seconds, self._load_deadline, host
         )
         host.thread.start()
+
+    def _start_apart(self, spec: HostSpec, runtime_dir: str) -> None:
+        try:
+            _check_settings(spec)
+            processes = self._processes or self._open_processes(runtime_dir)
+        except (HotswapError, OSError) as exc:
+            failed = HostState(spec, "failed", error=str(exc), error_type=type(exc).__name__)
+            self._loop.call_soon(self.heard, HostChanged(failed))
+            return
+        self._apart.add(spec.host)
+        processes.start(spec)
+
+    def _open_processes(self, runtime_dir: str) -> EngineProcesses:
+        from hotswap.app.engine_processes import EngineProcesses
+
+        split = self._plane.split
+        assert split is not None
+        self._processes = EngineProcesses(
+            split, runtime_dir, self._apart_ready, self._apart_changed, self._apart_gone
+        )
+        return self._processes
+
+    def _apart_ready(self, state: HostState) -> None:
+        split, report = self._plane.split, state.report
+        assert split is not None
+        assert report is not None
+        host = state.spec.host
+        runner = RemoteRunner(split, host, state.spec.public or report.signature)
+        self._plane.remote = {**self._plane.remote, host: runner}
+        self._apart_changed(state)
+
+    def _apart_changed(self, state: HostState) -> None:
+        self.heard(HostChanged(state))
+
+    def _apart_gone(self, state: HostState) -> None:
+        host = state.spec.host
+        self._apart.discard(host)
+        self._plane.remote = {
+            name: runner for name, runner in self._plane.remote.items() if name != host
+        }
+        failed = state.state == "failed"
+        error = in_python(state.error)
+        state = msgspec.structs.replace(state, error=error)
+        self.heard(HostChanged(state) if failed else HostGone(host))
+
+    def memory_of(self, pid: int) -> int:
+        """Bytes that a candidate's process holds."""
+        return self._processes.memory_of(pid) if self._processes is not None else 0
 
     def _load_deadline(self, host: EngineHost) -> None:
         # A thread cannot be stopped: it is left to itself, and what it loads is closed.
@@ -199,9 +294,14 @@ class EngineHosts:
         self._plane.runners = {
             name: runner for name, runner in self._plane.runners.items() if name != host.spec.host
         }
+        if self._plane.split is not None:
+            self._plane.split.removed(host.spec.host)
         self.heard(HostGone(host.spec.host))
 
     def _stop(self, name: str) -> None:
+        if name in self._apart and self._processes is not None:
+            self._processes.stop(name)
+            return
         host = self._hosts.get(name)
         if host is None:
             return
@@ -211,13 +311,22 @@ class EngineHosts:
             self.heard(HostGone(name))
 
     def _publish(self, table: RouteTable) -> None:
-        flip_ms = self._plane.publish(table)
+        flip_ms, error = 0.0, ""
+        try:
+            flip_ms = self._plane.publish(table)
+        except (HotswapError, TimeoutError) as exc:
+            error = str(exc) or "the thread that divides requests does not answer"
         self.heard(
             Published(
                 index=table.index, revision=table.revision, flip_ms=flip_ms, publish_ms=flip_ms,
-                acks=1, workers=1,
+                acks=1, workers=1, error=error,
             )
         )  # fmt: skip
+
+    async def close_processes(self) -> None:
+        """End every process, and wait until they are gone."""
+        if self._processes is not None:
+            await self._processes.close()
 
     def close(self) -> list[threading.Thread]:
         """Tell every host to end; their threads."""

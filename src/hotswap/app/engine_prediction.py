@@ -22,22 +22,29 @@ class Prediction:
     """One answer: every output of one version for the rows that were asked.
 
     ``outputs`` has each output by name, first dimension the rows; text is `str`. ``model``,
-    ``version`` and ``request_id`` say who answered what.
+    ``version`` and ``request_id`` say who answered what; ``fallback`` why that is not a rollout's
+    candidate, which was to (error, timeout, lost, invalid, …), else None.
 
     >>> answer = Prediction({"predict": np.array([1, 0])}, "fraud", "v2", "r1")
     >>> len(answer), np.asarray(answer).tolist(), answer.version, answer.probabilities
     (2, [1, 0], 'v2', None)
     """
 
-    __slots__ = ("model", "outputs", "request_id", "version")
+    __slots__ = ("fallback", "model", "outputs", "request_id", "version")
 
     def __init__(
-        self, outputs: Mapping[str, Array], model: str, version: str, request_id: str
+        self,
+        outputs: Mapping[str, Array],
+        model: str,
+        version: str,
+        request_id: str,
+        fallback: str | None = None,
     ) -> None:
         self.outputs: dict[str, Array] = {name: _text(array) for name, array in outputs.items()}
         self.model = model
         self.version = version
         self.request_id = request_id
+        self.fallback = fallback
 
     @property
     def values(self) -> Array:

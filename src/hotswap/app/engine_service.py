@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 from hotswap.control.jobs import Converted, JobRunner, Progress
 from hotswap.control.service import Service
+from hotswap.core.rollout_views import RolloutView
 from hotswap.core.spec import Artifact, Ingested, VersionSettings
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import OperationView
-from hotswap.errors import ConfigError
+from hotswap.errors import ConfigError, HotswapError
 from hotswap.serving.inline import InlinePlane
+
+_ASK_SECONDS = 0.005
 
 
 class ThreadJobs(JobRunner):
@@ -68,11 +72,44 @@ class ThreadJobs(JobRunner):
 
 
 class EngineService(Service):
-    """`hotswap.control.service.Service` over an `InlinePlane`."""
+    """`hotswap.control.service.Service` over an `InlinePlane`.
 
-    def __init__(self, plane: InlinePlane, **parts: Any) -> None:
+    ``apart``: candidates run in processes, while stable versions run within the program.
+    """
+
+    def __init__(self, plane: InlinePlane, *, apart: bool, **parts: Any) -> None:
         super().__init__(**parts)
         self._plane = plane
+        self._apart = self._rollouts.apart = apart
+
+    def is_candidate(self, model: str, version: str) -> bool:
+        """Whether a running rollout is about that version."""
+        running = self._rollouts.running(model)
+        return running is not None and running.version == version
+
+    async def start_rollout(self, body: dict[str, Any], *, who: str = "") -> RolloutView:
+        if self._apart:
+            with contextlib.suppress(HotswapError):  # what is wrong with it is told below
+                plan = await self.plan_rollout(body)
+                await self._unload_from_here(plan.model, plan.version)
+        return await super().start_rollout(body, who=who)
+
+    async def command_rollout(self, id: str, command: str, **more: Any) -> RolloutView:
+        if self._apart and command == "retry":
+            view = await self.rollout(id)
+            if view.final:
+                await self._unload_from_here(view.model, view.version)
+        return await super().command_rollout(id, command, **more)
+
+    async def _unload_from_here(self, model: str, version: str) -> None:
+        """A version that is loaded within the program is loaded anew, in a process of its own."""
+        document = self._catalogue.model(model)
+        within = [s for s in self._node.warm(model, version) if s.pid is None]
+        if within and document.active != version and not self._routes.held(model, version):
+            await self.unload(model, version)
+            for state in within:
+                while state.spec.host in self._node.hosts:  # noqa: ASYNC110 - its thread ends
+                    await asyncio.sleep(_ASK_SECONDS)
 
     def stats(self) -> list[ModelStats]:
         return self._plane.stats()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ import structlog
 from hotswap.app.engine_control import ControlThread
 from hotswap.app.engine_hosts import EngineHosts, in_python
 from hotswap.app.engine_service import EngineService, ThreadJobs
-from hotswap.app.folders import locked
+from hotswap.app.folders import locked, runtime_root
 from hotswap.config import machine_memory
 from hotswap.control.node import Node
 from hotswap.control.warming import Policy
@@ -23,7 +24,12 @@ from hotswap.errors import ConfigError
 from hotswap.ipc.messages import Snapshot
 from hotswap.ports import Clock, Store
 from hotswap.serving.inline import InlinePlane
+from hotswap.serving.inline_split import SplitLoop
 from hotswap.sources.folder import FolderSource
+
+log = structlog.get_logger("hotswap.engine")
+
+ISOLATIONS = ("process", "thread")
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -40,9 +46,15 @@ class EngineSettings(msgspec.Struct, frozen=True):
     poll_seconds: float
     settle_seconds: float
     grace_seconds: float
+    isolation: str | None = None
 
     def check(self) -> None:
-        """Raise `ConfigError` for a number out of range."""
+        """Raise `ConfigError` for a setting out of range, or that cannot be kept here."""
+        if self.isolation not in (None, *ISOLATIONS):
+            raise ConfigError(f"isolation must be 'process' or 'thread', not {self.isolation!r}")
+        why = no_processes()
+        if self.isolation == "process" and why:
+            raise ConfigError(f"isolation='process' is not possible here: {why}")
         for name in ("load_seconds", "poll_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be a positive number of seconds")
@@ -51,6 +63,15 @@ class EngineSettings(msgspec.Struct, frozen=True):
                 raise ConfigError(f"{name} must be zero or a positive number of seconds")
         if self.memory_budget_mb is not None and self.memory_budget_mb < 1:
             raise ConfigError("memory_budget_mb must be at least 1")
+
+
+def no_processes() -> str:
+    """Why candidates cannot be run in processes of their own here; "" if they can."""
+    if sys.platform == "win32":
+        return "Windows has no such processes: use isolation='thread'"
+    if not sys.executable:
+        return "the program has no Python interpreter to start: use isolation='thread'"
+    return ""
 
 
 class EnginePolicy(Policy):
@@ -72,7 +93,11 @@ def wire(
     Raises `ConfigError` if the state directory cannot be used.
     """
     log_by_the_standard_library()
-    temporary = tempfile.TemporaryDirectory(prefix="hsengine-", ignore_cleanup_errors=True)
+    apart = _candidates_apart(settings)
+    roots = (tempfile.gettempdir(), "/tmp")
+    temporary = tempfile.TemporaryDirectory(
+        prefix="hsengine", dir=runtime_root(roots) if apart else None, ignore_cleanup_errors=True
+    )
     own = Path(held.enter_context(temporary))
     (own / "tally").mkdir()  # empty: the plane counts in memory
     store: Store
@@ -88,20 +113,30 @@ def wire(
         folder = own
         store = MemoryStore()
     control = ControlThread()
-    hosts = EngineHosts(plane, control.loop, limits.queue_rows)
+    hosts = EngineHosts(plane, control.loop, limits.queue_rows, str(own) if apart else None)
+    split = plane.split = SplitLoop(
+        block_of=plane.counters,
+        on_counted=hosts.counted,
+        on_tripped=hosts.tripped,
+        queue_rows=limits.queue_rows,
+        on_thread=not apart,
+        wall_ms=plane.wall_ms,
+    )
+    held.callback(split.stop)
     node = Node(
         hosts,
         Snapshot(
             hosts=(), tables=(), workers=1, started=False, nursery=(), runtime_dir=str(own),
             settings=b"", started_at=clock.wall(), supervisor_pid=os.getpid(),
-            data_address=("", 0), control_address=("", 0),
+            data_address=("", 0), control_address=("", 0), run=secrets.token_hex(8),
         ),
     )  # fmt: skip
     hosts.heard = node.heard
     jobs = ThreadJobs()
     budget = settings.memory_budget_mb
-    control.service = EngineService(
+    service = control.service = EngineService(
         plane,
+        apart=apart,
         node=node,
         store=store,
         jobs=jobs,
@@ -117,9 +152,10 @@ def wire(
         state_dir=folder,
         roots=(),
         keep_warm_seconds=settings.keep_warm_seconds,
-        memory_of=lambda pid: 0,
+        memory_of=hosts.memory_of,
         info=lambda: {"pid": os.getpid(), "python": sys.version.split()[0]},
     )
+    hosts.is_candidate = service.is_candidate
     control.node, control.hosts, control.jobs = node, hosts, jobs
     control.close_store = store.close
     if settings.models is not None:
@@ -127,6 +163,14 @@ def wire(
             settings.models, settings.poll_seconds, settings.settle_seconds, clock
         )
     return control
+
+
+def _candidates_apart(settings: EngineSettings) -> bool:
+    """Whether candidates run in processes; why not is logged where nobody chose it."""
+    why = no_processes()
+    if settings.isolation is None and why:
+        log.warning("candidates of rollouts run within this process", reason=why)
+    return settings.isolation != "thread" and not why
 
 
 def log_by_the_standard_library() -> None:

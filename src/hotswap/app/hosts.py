@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 import structlog
@@ -216,7 +216,9 @@ class Host:
 
 
 class Hosts:
-    """All of them. ``on_changed`` and ``on_gone`` tell control; ``spawn``: without a nursery."""
+    """All of them. ``on_changed`` and ``on_gone`` tell control; ``spawn``: without a nursery, and
+    with ``environment`` beside what every child gets.
+    """
 
     def __init__(
         self,
@@ -227,10 +229,14 @@ class Hosts:
         on_gone: Callable[[HostState], None],
         *,
         spawn: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.hosts: dict[str, Host] = {}
-        kind = Spawner if spawn else Nurseries
-        self.nurseries: Nurseries | Spawner = kind(health_fd, runtime_dir, self._forked)
+        self.nurseries: Nurseries | Spawner = (
+            Spawner(health_fd, runtime_dir, self._forked, environment or {})
+            if spawn
+            else Nurseries(health_fd, runtime_dir, self._forked)
+        )
         self._health = health
         self._runtime_dir = runtime_dir
         self._on_changed = on_changed

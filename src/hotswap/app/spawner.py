@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from hotswap.app import platform
 from hotswap.app.processes import start
@@ -17,14 +18,22 @@ from hotswap.plugins import PRELOAD_ENVIRONMENT
 
 
 class Spawner:
-    """Starts each host by exec, with its channel, the health words and, if need be, a lifeline."""
+    """Starts each host by exec, with its channel, the health words and, if need be, a lifeline.
+
+    ``environment`` is given to the hosts beside what every child gets.
+    """
 
     def __init__(
-        self, health_fd: int, runtime_dir: str, on_forked: Callable[[Forked], None]
+        self,
+        health_fd: int,
+        runtime_dir: str,
+        on_forked: Callable[[Forked], None],
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._health_fd = health_fd
         self._runtime_dir = runtime_dir
         self._on_forked = on_forked
+        self._environment = {**PRELOAD_ENVIRONMENT, **environment}
         self._runtimes: list[str] = []
         # Nobody writes to it. Its one writing end is here, so that it ends with this process.
         self._lifeline = None if platform.LINUX else os.pipe()
@@ -66,7 +75,7 @@ class Spawner:
         with theirs:
             try:
                 pid = start(
-                    "hotswap.app.host_process", arguments, descriptors, PRELOAD_ENVIRONMENT
+                    "hotswap.app.host_process", arguments, descriptors, self._environment
                 ).pid
             except OSError as exc:
                 error = f"a process could not be started: {exc.strerror or exc}"

@@ -50,6 +50,16 @@ class SplitRoute(Route):
     let_go: Callable[[], None]
 
 
+class FirstUp(Arm):
+    """An arm that is answered by the first of its links that is up."""
+
+    __slots__ = ()
+
+    def pick(self) -> HostLink | None:
+        """The first that is up; if none is, the first."""
+        return next((each for each in self.links if each.connected.is_set()), self.links[0])
+
+
 class Process:
     """One host's process as this loop sees it."""
 
@@ -231,6 +241,10 @@ class SplitLoop:
             if isinstance(each, InlineLink):
                 each.on_thread = True  # it may hang
         twins = self._links(split.twin, runners)
+        if split.pair and twins:
+            # Both see every request: the one in a process is compared with one in a process.
+            own = arms[split.baseline]
+            arms = {**arms, split.baseline: FirstUp(own.entry, [*twins, *own.links])}
         route = SplitRoute(table, arms, self._trials.division(table, split, arms, twins))
         route.hold, route.let_go = hold, let_go
         self._retire(table.index)
