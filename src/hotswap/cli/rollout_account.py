@@ -77,10 +77,14 @@ def _verdict(entries: Sequence[JournalView], as_json: bool) -> None:
     for each in wrong:
         output.say((f"entry {each['number']}: ", "bold red"), str(each["message"]))
     if wrong:
+        entries_of = "entry" if len(wrong) == 1 else "entries"
         raise CommandFailed(
-            f"{len(wrong)} of {result.decisions} decisions do not follow from the journal"
+            f"the journal does not verify: {len(wrong)} {entries_of} of {len(entries)} differ "
+            f"({result.decisions} decisions were made again)"
         )
-    output.say(("verified ", "bold green"), f"{result.decisions} decisions follow from the journal")
+    one = result.decisions == 1
+    count = "1 decision follows" if one else f"{result.decisions} decisions follow"
+    output.say(("verified ", "bold green"), f"{count} from the journal")
 
 
 def report(

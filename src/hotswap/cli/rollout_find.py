@@ -38,8 +38,9 @@ def find(client: Client, id: str) -> dict[str, Any]:
         if problem.status != 404:
             raise
         latest = []
-    if latest:
-        return latest[0]
+    if latest:  # a list leaves the details out
+        found: dict[str, Any] = client.get(f"{PATH}/{segment(str(latest[0]['id']))}")
+        return found
     raise CommandFailed(
         f"there is no rollout '{id}', and no model of that name with a rollout: "
         "'hotswap rollout list' shows them"

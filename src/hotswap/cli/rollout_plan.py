@@ -22,8 +22,9 @@ def show(answer: Any) -> None:
     columns = ["", "Step", "Weight", "At least", "Requests needed", "Chance"]
     rows: list[list[output.Cell]] = [_row(*each) for each in enumerate(plan.steps, 1)]
     output.table(columns, rows, right=["", "Weight", "At least", "Requests needed", "Chance"])
+    told = " ".join(plan.warnings)
     for number, step in enumerate(plan.steps, 1):
-        if step.warning:
+        if step.warning and step.warning not in told:
             output.say((f"step {number}: {step.warning}", "yellow"))
     for name, text in _facts(plan).items():
         output.say((f"{name:>17}  ", "dim"), text)

@@ -63,7 +63,7 @@ def cause(phase: str, reason: str) -> str:
     ('guardrail', '')
     """
     said = reason.replace("_", "").lower()
-    return "" if said in (phase.lower(), "running") else reason
+    return "" if said in (phase.lower(), "running", "step") else reason
 
 
 def clean(text: object) -> str:
@@ -239,9 +239,11 @@ def seen(view: RolloutView) -> list[str]:
     sentences = {
         "stable_requests": "{n} requests were assigned to {stable}.",
         "candidate_requests": "{n} requests were assigned to {candidate}.",
+        "stable_failures": "{n} answers of {stable} failed.",
         "candidate_failures": "{n} answers of {candidate} failed.",
         "fallbacks": "{n} requests of {candidate} were answered by {stable} instead.",
         "pairs": "{n} requests were answered by both and compared.",
+        "pairs_candidate_failed": "{candidate} failed on {n} of those.",
         "mirrored": "{n} requests were copied to {candidate}, unseen by whoever asked.",
         "dropped": "{n} copies were not sent, for lack of room.",
         "excluded": "{n} requests had too little time and were kept out of the test.",

@@ -16,7 +16,7 @@ P = TypeVar("P")
 
 WIDTH: Final = 640
 HEIGHT: Final = 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 14, 34, 40
 _MOST_POINTS: Final = 400
 
 STYLE: Final = """

@@ -37,6 +37,7 @@ def write(view: RolloutView, journal: Sequence[JournalView], form: str, stem: st
     drawn = report_plots.draw(view, journal)
     values: dict[str, Any] = {
         "view": view,
+        "metrics": report_data.latest(view, journal),
         "plots": drawn,
         "periods": report_data.periods(view, journal),
         "sayings": report_data.sayings(view, journal),

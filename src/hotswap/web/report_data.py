@@ -142,10 +142,18 @@ def traces(view: RolloutView, journal: Sequence[JournalView]) -> list[Trace]:
     return [Trace(name, tuple(points)) for name, points in found.items() if points]
 
 
-def quantiles(view: RolloutView) -> list[tuple[str, list[float | None]]]:
+def latest(view: RolloutView, journal: Sequence[JournalView]) -> list[MetricView]:
+    """The metrics as they stand, or as they were last decided by if it is over."""
+    if view.metrics:
+        return list(view.metrics)
+    kept = (list(_metrics(entry.record)) for entry in reversed(journal))
+    return next(filter(None, kept), [])
+
+
+def quantiles(metrics: Sequence[MetricView]) -> list[tuple[str, list[float | None]]]:
     """(quantile, [stable's, candidate's] milliseconds) of those that were measured."""
     found = []
-    for metric in view.metrics:
+    for metric in metrics:
         if metric.name in _QUANTILES:
             arms = [metric.arms.get(role) for role in ("stable", "candidate")]
             values = [arm.value if arm else None for arm in arms]

@@ -162,7 +162,7 @@ def _unit(metric: MetricView) -> tuple[float, str]:
 def _latency(view: RolloutView, journal: Sequence[JournalView]) -> list[Plot]:
     names = [(phrases.clean(view.stable or "stable"), "stable"), (view.version, "candidate")]
     plots = []
-    groups = report_data.quantiles(view)
+    groups = report_data.quantiles(report_data.latest(view, journal))
     if groups:
         title = "Latency, by quantile"
         text = "; ".join(

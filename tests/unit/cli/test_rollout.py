@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 from typer.testing import Result
@@ -13,6 +14,7 @@ from typer.testing import Result
 from hotswap.cli import output
 from hotswap.cli.client import CommandFailed
 from hotswap.cli.rollout_options import read_config, read_metric, read_steps
+from hotswap.core.rollout_views import RolloutView
 from hotswap.testing.fake_control import FakeControl
 from tests.unit.cli.conftest import Run
 from tests.unit.web.samples import HOSTILE, metric
@@ -281,3 +283,18 @@ def test_every_command_explains_itself(bare: Run, command: str) -> None:
     assert shown.exit_code == 0
     assert "--url" in shown.stdout
     assert "--json" in shown.stdout
+
+
+@pytest.mark.usefixtures("fraud")
+def test_a_models_rollout_is_shown_in_full(
+    run: Run, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's list may leave metrics out; what is found by its model's name has them."""
+    id = _started(run)
+    control.see(id, metrics=(metric(),))
+
+    async def brief(model: str | None = None) -> list[RolloutView]:
+        return [msgspec.structs.replace(view, metrics=()) for view in control.views.values()]
+
+    monkeypatch.setattr(control, "rollouts", brief)
+    assert "8.01 ×" in run("rollout", "status", "fraud").stdout

@@ -54,7 +54,7 @@ def started(run: Run, control: FakeControl) -> str:
 
 def test_a_journal_is_verified(run: Run, started: str) -> None:
     """Each decision is made again; by the rollout's id or the model's name."""
-    assert "verified 1 decisions" in run("rollout", "verify", "fraud").stdout
+    assert "verified 1 decision follows" in run("rollout", "verify", "fraud").stdout
     answer = json.loads(run("rollout", "verify", started, "--json").stdout)
     assert answer == {"decisions": 1, "ok": True, "mismatches": []}
 
@@ -68,7 +68,7 @@ def test_a_decision_that_does_not_follow_is_an_error(
     assert result.exit_code == 1
     assert "entry 2: " in result.stdout
     assert "step" in result.stdout
-    assert "1 of 1 decisions do not follow" in result.stderr
+    assert "does not verify: 1 entry of 2" in result.stderr
     result = run("rollout", "verify", started, "--json")
     assert result.exit_code == 1
     assert [each["number"] for each in json.loads(result.stdout)["mismatches"]] == [2]
@@ -82,7 +82,7 @@ def test_a_saved_journal_is_verified_without_a_server(
     assert run("rollout", "verify", started, "--save", str(file)).exit_code == 0
     away = bare("rollout", "verify", "--journal", str(file), "--url", "http://127.0.0.1:1")
     assert away.exit_code == 0
-    assert "verified 1 decisions" in away.stdout
+    assert "verified 1 decision follows" in away.stdout
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_records_without_evidence_are_enough(form: str, record: dict[str, object
     entries = [msgspec.structs.replace(entry, record=record) for entry in journal()]
     text = report.write(rollout(metrics=()), entries, form).text
     assert "was rolled back" in text
-    assert "This strategy asks for no evidence." in text
+    assert "No metric was looked at." in text
 
 
 @pytest.mark.parametrize("form", ["html", "markdown"])
@@ -223,3 +223,10 @@ def test_a_long_journal_gives_a_small_report() -> None:
     assert len(account) < 150_000
     assert "10000" in account
     assert str(WIDTH) in account
+
+
+def test_metrics_of_a_rollout_that_is_over_are_those_it_was_decided_by() -> None:
+    """The account shows them although the rollout itself no longer does."""
+    page = Page(report.write(rollout(metrics=()), journal(), "html").text)
+    assert "1.92 to 33.4 ×" in page.text
+    assert "Latency, by quantile" in page.text
