@@ -6,7 +6,7 @@ nothing is pooled across stages.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -83,6 +83,10 @@ class Stage(msgspec.Struct, frozen=True):
         """The stable version's requests, on whichever hosts."""
         return self.baseline.plus(self.twin) if self.twin.requests else self.baseline
 
+    def stable_count(self, count: Callable[[Arm], int]) -> int:
+        """A number of the stable version's, on whichever hosts; without adding up the rest."""
+        return count(self.baseline) + count(self.twin)
+
     @property
     def compared(self) -> tuple[float, Arm] | None:
         """With whom latency is compared: the candidate's probability among the two, and the arm.
@@ -114,7 +118,7 @@ class Reference(msgspec.Struct, frozen=True):
     counts: dict[int, int]
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, weakref=True):
     """All of an attempt's evidence. ``error_mean`` and ``invalid_mean``: stable's rates as they
     were before, frozen. ``reference``: None until enough answers were seen.
     ``sequence``: up to which of the supervisor's reports (of its run ``run``) it has counted.

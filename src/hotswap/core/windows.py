@@ -25,8 +25,8 @@ class ArmCounts(msgspec.Struct, array_like=True):
     """One arm of one window. ``requests`` are first attempts *assigned* to it without a key.
 
     ``errors`` raised or were lost, ``timeouts`` took longer than the budget, ``invalid`` gave no
-    valid answer. ``latency`` counts answered attempts and timeouts by `hotswap.stats.buckets`;
-    ``values`` the first output's first number by `hotswap.stats.values`.
+    valid answer. ``latency`` counts answered attempts and timeouts by `hotswap.stats.buckets`, of
+    one request in 50 milliseconds; ``values`` the first output's first number by `hotswap.stats.values`.
     """
 
     requests: int = 0

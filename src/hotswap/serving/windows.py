@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 SLACK_NS: Final = 100_000_000
 #: So many keyed units one worker remembers for a trial; of others every event is reported.
 UNITS: Final = 2_000_000
+#: Latency is taken of one request in so many nanoseconds. A process that is held up holds up all
+#: that wait for it: requests so close to one another tell the same thing, and a coin tossed for
+#: each of them would count one accident many times.
+LATENCY_GAP_NS: Final = 50_000_000
+
+
+_BASELINE: Final = ARMS.index("baseline")
 
 
 class Running(Protocol):
@@ -48,13 +55,26 @@ class Trial:
     ``on_trip(failures)`` is called once, when the breaker trips.
     """
 
-    __slots__ = ("breaker", "on_trip", "seen", "test")
+    __slots__ = ("_timed_from", "breaker", "on_trip", "seen", "test")
 
     def __init__(self, test: str, on_trip: Callable[[int], None]) -> None:
         self.test = test
         self.on_trip = on_trip
         self.breaker = Breaker()
         self.seen: dict[int, int] = {}
+        self._timed_from = [0, 0]
+
+    def is_timed(self, arm: int, twin: bool, now_ns: int) -> bool:
+        """Whether this request's latency is taken: decided before it is run, and by time alone.
+
+        Arms that are compared share one turn, so that which of them gets it is the coin's choice;
+        a baseline that has a twin has its own.
+        """
+        own = 1 if twin and arm == _BASELINE else 0
+        if now_ns < self._timed_from[own]:
+            return False
+        self._timed_from[own] = now_ns + LATENCY_GAP_NS
+        return True
 
     def is_new(self, unit: int, kind: int) -> bool:
         """Whether this worker has not seen such an event of the unit, as far as it remembers."""
@@ -81,8 +101,11 @@ class OpenWindow:
     def assigned(self, first: First, arm: int, unit: int | None, trial: Trial) -> bool:
         """A request was assigned; whether it is the first of its unit."""
         self.running.add(first)
+        fresh = unit is None or trial.is_new(unit, FIRST)
+        if fresh:  # of a unit that was seen no latency counts: it must not take the turn
+            first.timed = trial.is_timed(arm, self.counts.twin_weight > 0, first.began)
         if unit is not None:
-            return trial.is_new(unit, FIRST)
+            return fresh
         counts = self.counts.arms.get(ARMS[arm])
         if counts is None:
             counts = self.counts.arms[ARMS[arm]] = ArmCounts()
