@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Final
 
@@ -88,7 +89,30 @@ def analyse(
 ) -> Analysis:
     """Judge all of it. ``peaks`` are the greatest proofs so far, by metric: a running maximum is
     what may be compared with 1/alpha.
+
+    What was judged already is not judged again while nothing of it changed.
     """
+    key = id(evidence)
+    kept = _KEPT.get(key)
+    given = (spec, readings, peaks)
+    if kept is not None and kept[0]() is evidence and kept[1] == given:
+        return kept[2]
+    found = _analysed(spec, evidence, readings, peaks)
+    _KEPT[key] = weakref.ref(evidence, lambda _: _KEPT.pop(key, None)), given, found
+    return found
+
+
+_Given = tuple[RolloutSpec, Mapping[str, Reading], Mapping[str, float]]
+#: By the identity of the evidence, as long as it lives.
+_KEPT: Final[dict[int, tuple[weakref.ref[Evidence], _Given, Analysis]]] = {}
+
+
+def _analysed(
+    spec: RolloutSpec,
+    evidence: Evidence,
+    readings: Mapping[str, Reading],
+    peaks: Mapping[str, float],
+) -> Analysis:
     needed = math.log(1.0 / spec.alpha)
     weights = {each.metric: _weight(each) for each in spec.guardrails if _acts(each)}
     measured = [

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
-from hotswap.core.evidence import Arm, Evidence, Stage
+from hotswap.core.evidence import Arm, Evidence, Stage, added
 from hotswap.core.guards import Guardrail
 from hotswap.core.routing import WHOLE
 from hotswap.stats import drift, latency, margin, pairs, rate, split
@@ -25,6 +26,11 @@ Count = Callable[[Arm], int]
 def failed(arm: Arm) -> int:
     """Errors and timeouts."""
     return arm.failed
+
+
+def asked(arm: Arm) -> int:
+    """Requests."""
+    return arm.requests
 
 
 def invalid(arm: Arm) -> int:
@@ -45,30 +51,45 @@ def unpaired(evidence: Evidence) -> list[Stage]:
     return [stage for stage in split_stages(evidence) if not stage.pair]
 
 
+#: What was found last: several metrics of one evidence ask for the same cells in a row.
+_found: tuple[Evidence, dict[Count, list[margin.MeanCell]], list[latency.LatencyCell]] | None = None
+
+
+def _cells(
+    evidence: Evidence,
+) -> tuple[dict[Count, list[margin.MeanCell]], list[latency.LatencyCell]]:
+    """Of rates by what is counted, and of latency."""
+    global _found
+    last = _found
+    if last is None or last[0] is not evidence:
+        _found = last = evidence, {}, _latency_cells(evidence)
+    return last[1], last[2]
+
+
 def rate_cells(evidence: Evidence, count: Count) -> list[rate.RateCell]:
     """Events in both arms and on the candidate, by stage."""
     return [
-        rate.RateCell(
-            stage.rho, count(stage.stable) + count(stage.candidate), count(stage.candidate)
-        )
-        for stage in unpaired(evidence)
+        rate.RateCell(rho, ours + theirs, ours)
+        for rho, ours, _, theirs, _ in mean_cells(evidence, count)
     ]
 
 
 def mean_cells(evidence: Evidence, count: Count) -> list[margin.MeanCell]:
     """Requests with and without the event, by arm and stage."""
+    kept = _cells(evidence)[0]
+    if count in kept:
+        return kept[count]
     cells = []
     for stage in unpaired(evidence):
-        ours, stable = stage.candidate, stage.stable
+        ours = stage.candidate
+        events, requests = stage.stable_count(count), stage.stable_count(asked)
+        mine = count(ours)
         cells.append(
             margin.MeanCell(
-                stage.rho,
-                count(ours),
-                max(0, ours.requests - count(ours)),
-                count(stable),
-                max(0, stable.requests - count(stable)),
+                stage.rho, mine, max(0, ours.requests - mine), events, max(0, requests - events)
             )
         )
+    kept[count] = cells
     return cells
 
 
@@ -81,23 +102,37 @@ def discordant(evidence: Evidence) -> Pairs:
 
 
 def latency_cells(evidence: Evidence) -> list[latency.LatencyCell]:
-    """Latency of arms that are equally loaded, by stage."""
-    cells = []
+    """Latency of arms that are equally loaded, by the candidate's probability among the two.
+
+    Stages of the same probability are one cell: their evidence multiplies, so their counts add.
+    """
+    return _cells(evidence)[1]
+
+
+def _latency_cells(evidence: Evidence) -> list[latency.LatencyCell]:
+    cells: dict[float, latency.LatencyCell] = {}
     for stage in evidence.stages:
         compared = stage.compared
         if compared is not None:
-            rho, arm = compared
-            cells.append(latency.LatencyCell(rho, arm.latency, stage.candidate.latency))
-    return cells
+            rho, theirs = compared[0], compared[1].latency
+            ours = stage.candidate.latency
+            before = cells.get(rho)
+            if before is not None:
+                theirs, ours = added(before.stable, theirs), added(before.candidate, ours)
+            cells[rho] = latency.LatencyCell(rho, theirs, ours)
+    return list(cells.values())
 
 
 def reference(evidence: Evidence) -> latency.Reference | None:
     """The frozen reference, None before there is one."""
-    return None if evidence.reference is None else _reference(evidence.reference.counts)
+    if evidence.reference is None:
+        return None
+    return _reference(tuple(sorted(evidence.reference.counts.items())))
 
 
-def _reference(counts: dict[int, int]) -> latency.Reference:
-    return latency.freeze(counts)
+@lru_cache(maxsize=4096)
+def _reference(counts: tuple[tuple[int, int], ...]) -> latency.Reference:
+    return latency.freeze(dict(counts))
 
 
 def exceeding(evidence: Evidence, quantile: str) -> list[rate.RateCell]:
@@ -163,13 +198,14 @@ def _rate_proof(metric: str, evidence: Evidence, guardrail: Guardrail) -> float:
     """Within the ratio *or* within the increase: the average of the two, each evidence against
     "beyond both". With errors so rare that no ratio can be told, the increase is what counts.
     """
-    count = COUNT[metric]
     mean = evidence.error_mean if metric == "error_rate" else evidence.invalid_mean
     found = []
     if guardrail.max_ratio is not None:
-        found.append(rate.promotion_evidence(rate_cells(evidence, count), guardrail.max_ratio))
+        found.append(
+            rate.promotion_evidence(rate_cells(evidence, COUNT[metric]), guardrail.max_ratio)
+        )
     if guardrail.max_increase is not None:
-        cells = mean_cells(evidence, count)
+        cells = mean_cells(evidence, COUNT[metric])
         found.append(margin.promotion_evidence(cells, mean, guardrail.max_increase))
     alone = _log_mean(found) if found else 0.0
     both = discordant(evidence)
@@ -209,7 +245,9 @@ def sample_ratio(evidence: Evidence) -> float:
     """Log evidence that requests were not divided as the coin said (telemetry was lost)."""
     cells = [
         split.SplitCell(
-            stage.rho, stage.stable.requests + stage.candidate.requests, stage.candidate.requests
+            stage.rho,
+            stage.stable_count(asked) + stage.candidate.requests,
+            stage.candidate.requests,
         )
         for stage in split_stages(evidence)
     ]
