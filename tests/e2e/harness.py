@@ -232,12 +232,16 @@ class Server:
             p for p in self._children("hotswap.app.nursery") if processes.is_nursery(p, sockets)
         ]
 
-    def host_pids(self, model: str | None = None, version: str | None = None) -> list[int]:
-        """Of the hosts that listen, of one model or version if told."""
+    def host_pids(
+        self, model: str | None = None, version: str | None = None, twin: bool | None = None
+    ) -> list[int]:
+        """Of the hosts that listen; of one model or version, twins or not, if told."""
         names = {
             f"h{spec.host}"
             for spec in self.last().hosts
-            if model in (None, spec.model) and version in (None, spec.version)
+            if model in (None, spec.model)
+            and version in (None, spec.version)
+            and twin in (None, spec.twin)
         }
         sockets = processes.unix_sockets()
         return [

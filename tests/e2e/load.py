@@ -45,7 +45,7 @@ class Load:
     """Closed loops over so many connections while the block runs.
 
     ``fresh``: a new connection for every request. ``pause``: seconds between the requests of a
-    connection, so that two processors are not kept from what is tested. ``keys``: send each
+    connection, so that two processors are not kept from what is tested; it may be changed. ``keys``: send each
     request under one of so many keys, in turn.
     """
 
@@ -64,7 +64,7 @@ class Load:
         self._port = port
         self._fresh = fresh
         self._connections = connections
-        self._pause = pause
+        self.pause = pause
         body = json.dumps({"features": list(row), "model": model}).encode()
         self._head = (
             b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -123,8 +123,8 @@ class Load:
             if self._fresh or headers.get("connection") == "close":
                 streams[1].close()
                 streams = None
-            if self._pause:
-                await asyncio.sleep(self._pause)
+            if self.pause:
+                await asyncio.sleep(self.pause)
         if streams is not None:
             streams[1].close()
 

@@ -58,7 +58,7 @@ class Rollout:
     ) -> Self:
         """Start one; it must be accepted."""
         answer = cls.ask(server, model, version, strategy, config, **body)
-        assert answer.status == 201, answer
+        assert answer.status == 201, (answer.status, answer.error)
         return cls(server, answer.json)
 
     @staticmethod
@@ -100,7 +100,7 @@ class Rollout:
     def give(self, name: str, **body: Any) -> dict[str, Any]:
         """Give it a command that must be carried out."""
         answer = self.command(name, **body)
-        assert answer.status == 200, answer
+        assert answer.status == 200, (answer.status, answer.error)
         view: dict[str, Any] = answer.json
         return view
 
@@ -141,7 +141,9 @@ class Rollout:
             if view is None:
                 return None
             counts: dict[str, int] = view["counts"]
-            return counts if counts["candidate_requests"] >= candidate else None
+            enough = counts["candidate_requests"] >= candidate
+            assert enough or not view["final"], _short(view)
+            return counts if enough else None
 
         return wait_until(counted, f"{candidate} counted requests", seconds, every=0.03)
 
