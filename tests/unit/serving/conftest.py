@@ -17,6 +17,7 @@ from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.windows import ArmCounts, Window
 from hotswap.ipc.tables import forget_tables, write_table
 from hotswap.ipc.words import HEALTH_WORDS, Epoch, Health, Words
+from hotswap.serving import windows
 from hotswap.serving.plane import WorkerLease, WorkerPlane
 from hotswap.serving.split import SplitLease
 from tests.unit.serving.hosts import FakeHost
@@ -184,7 +185,8 @@ def without_hosts(table: RouteTable, version: str, revision: int) -> RouteTable:
 
 
 @pytest.fixture
-async def rig(runtime_dir: Path) -> AsyncIterator[Rig]:
+async def rig(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(windows, "LATENCY_GAP_NS", 0)  # every latency is taken
     rig = Rig(runtime_dir)
     yield rig
     for plane in rig.planes:

@@ -15,6 +15,7 @@ from hotswap.core.windows import FIRST, WINDOW_NS
 from hotswap.errors import HotswapError
 from hotswap.ipc.frames import Failure
 from hotswap.serving import windows as windows_module
+from hotswap.serving.attempt import BASELINE, CANDIDATE, TWIN
 from hotswap.serving.windows import Trial, Windows
 from hotswap.stats.buckets import TIMEOUT
 from tests.unit.serving.conftest import Rig, ask
@@ -79,6 +80,32 @@ def test_units_beyond_the_bound_are_reported_every_time(monkeypatch: pytest.Monk
     assert [trial.is_new(3, FIRST) for _ in range(2)] == [True, True]
     assert trial.is_new(1, 1)
     assert not trial.is_new(1, 1)
+
+
+def test_latency_is_taken_of_one_request_at_a_time() -> None:
+    """Compared arms share one turn every 50 ms; a baseline that has a twin has its own."""
+    trial = Trial("t", lambda failures: None)
+    gap = windows_module.LATENCY_GAP_NS
+    assert [trial.is_timed(arm, True, 1) for arm in (TWIN, CANDIDATE, BASELINE, BASELINE)] == [
+        True, False, True, False,
+    ]  # fmt: skip
+    assert not trial.is_timed(CANDIDATE, True, gap)
+    assert trial.is_timed(CANDIDATE, True, 1 + gap)
+    alone = Trial("t", lambda failures: None)
+    assert [alone.is_timed(arm, False, 1) for arm in (BASELINE, CANDIDATE)] == [True, False]
+
+
+async def test_only_a_requests_own_turn_gives_its_latency(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others count as requests and with their values all the same."""
+    monkeypatch.setattr(windows_module, "LATENCY_GAP_NS", 3_600_000_000_000)
+    await rig.divide()
+    rig.coins(9_000)
+    for _ in range(3):
+        await ask(rig.plane.lease("m", None, None), 1.0)
+    arm = rig.arm("baseline")
+    assert (arm.requests, sum(arm.latency.values()), sum(arm.values.values())) == (3, 1, 3)
 
 
 async def test_a_running_request_is_a_timeout_when_its_window_ends(rig: Rig) -> None:
