@@ -145,6 +145,8 @@ def interval(metric: MetricView) -> str:
     if not ends or metric.interval is None:
         return NOTHING
     if len(ends) == 1:
+        if metric.comparison == "ratio" and ends[0] <= 0:  # which says nothing
+            return NOTHING
         side = "at least" if metric.interval[0] == ends[0] else "at most"
         return f"{side} {compared(metric, ends[0])}"
     low, high = (compared(metric, end) for end in ends)
@@ -237,22 +239,28 @@ def seen(view: RolloutView) -> list[str]:
     counts = {name: count for name, count in view.counts.items() if count}
     stable, candidate = view.stable or "stable", view.version
     sentences = {
-        "stable_requests": "{n} requests were assigned to {stable}.",
-        "candidate_requests": "{n} requests were assigned to {candidate}.",
-        "stable_failures": "{n} answers of {stable} failed.",
-        "candidate_failures": "{n} answers of {candidate} failed.",
-        "fallbacks": "{n} requests of {candidate} were answered by {stable} instead.",
-        "pairs": "{n} requests were answered by both and compared.",
-        "pairs_candidate_failed": "{candidate} failed on {n} of those.",
-        "mirrored": "{n} requests were copied to {candidate}, unseen by whoever asked.",
-        "dropped": "{n} copies were not sent, for lack of room.",
-        "excluded": "{n} requests had too little time and were kept out of the test.",
+        "stable_requests": ("{stable} was assigned {n}.", "request"),
+        "candidate_requests": ("{candidate} was assigned {n}.", "request"),
+        "stable_failures": ("{stable} failed on {n}.", "request"),
+        "candidate_failures": ("{candidate} failed on {n}.", "request"),
+        "fallbacks": ("{stable} answered {n} in the place of {candidate}.", "request"),
+        "pairs": ("Both were asked {n}, to compare their answers.", "request"),
+        "pairs_candidate_failed": ("{candidate} failed on {n} that both were asked.", "request"),
+        "mirrored": ("{candidate} was sent {n}, unseen by whoever asked.", "copy"),
+        "dropped": ("For lack of room, {n} went unsent.", "copy"),
+        "excluded": ("For lack of time, {n} took no part in the test.", "request"),
     }
     return [
-        text.format(n=f"{counts[name]:,}", stable=stable, candidate=candidate)
-        for name, text in sentences.items()
+        text.format(n=_counted(counts[name], noun), stable=stable, candidate=candidate)
+        for name, (text, noun) in sentences.items()
         if name in counts
     ]
+
+
+def _counted(count: int, noun: str) -> str:
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} " + ("copies" if noun == "copy" else noun + "s")
 
 
 def _is_share(metric: str) -> bool:

@@ -238,7 +238,7 @@ def test_the_screen_shows_rail_weights_metrics_and_why() -> None:
         "0.515 % (62/12,034)",
         "v2 is worse in error_rate: evidence 37:1",
         "v2 fails 8 times as often as v1.",
-        "17 requests of v2 were answered by v1 instead.",
+        "v1 answered 17 requests in the place of v2.",
         "dry run",
         "waiting",
     ):

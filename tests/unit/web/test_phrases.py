@@ -22,6 +22,7 @@ from tests.unit.web.samples import metric, rollout, running
         ((None, 2.0), "at most 2 ×"),
         ((-math.inf, 2.0), "at most 2 ×"),
         ((2.0, 2.0), "2 to 2 ×"),
+        ((0.0, None), "–"),
     ],
 )
 def test_an_interval_may_be_open(
@@ -68,8 +69,13 @@ def test_each_phase_has_a_sentence_of_its_own(phase: str) -> None:
 
 def test_what_did_not_happen_is_not_told() -> None:
     """Counts of zero are left out; thousands are grouped."""
-    sentences = phrases.seen(rollout(counts={"stable_requests": 12034, "fallbacks": 0}))
-    assert sentences == ["12,034 requests were assigned to v1."]
+    sentences = phrases.seen(
+        rollout(counts={"stable_requests": 12034, "fallbacks": 0, "dropped": 1})
+    )
+    assert sentences == [
+        "v1 was assigned 12,034 requests.",
+        "For lack of room, 1 copy went unsent.",
+    ]
 
 
 def test_a_step_beyond_the_last_is_shown_as_the_last() -> None:

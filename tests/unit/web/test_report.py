@@ -47,7 +47,7 @@ def test_the_account_tells_everything() -> None:
         "fraud: v1 → v2",
         "fraud/v2 was rolled back; v1 answers every request.",
         WHY,
-        "17 requests of v2 were answered by v1 instead.",
+        "v1 answered 17 requests in the place of v2.",
         "1.92 to 33.4 ×",
         "at least 0.845 ×",
         "48 entries in the journal",
