@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import math
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from hotswap.errors import BadInput, ConfigError, MetricsUnavailable
 
+if TYPE_CHECKING:
+    import httpx2
+
 #: An answer of one sample takes a few hundred bytes; one that is longer is several or no answer.
 ANSWER_BYTES: Final = 1 << 20
+#: In bytes; a longer one does not fit into an address.
+QUERY_BYTES: Final = 16 << 10
 _SHOWN: Final = 300
 _AGGREGATE: Final = "aggregate it to one number, with sum(…), max(…) or avg(…)"
 # Refusals that are about who asks or how often, not about the query.
@@ -35,21 +40,17 @@ class PrometheusSource:
     def __init__(
         self, url: str, *, token: str | None = None, timeout: float = 5.0, verify: bool = True
     ) -> None:
-        import httpx2
-
-        self._http = httpx2
-        self._shown, auth = _address(url)
+        self._shown, self._auth = _address(url)
         self._timeout = timeout
-        password = auth[1] if auth is not None else ""
+        self._verify = verify
+        password = self._auth[1] if self._auth is not None else ""
         self._secrets = [each for each in (token, password) if each]
         # An answer is read as it comes: one that is compressed could grow without bound.
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        self._headers = {"accept": "application/json", "accept-encoding": "identity"}
         if token is not None:
-            headers["authorization"] = f"Bearer {token}"
-        self._client = httpx2.AsyncClient(
-            headers=headers, auth=auth, verify=verify, follow_redirects=False,
-            timeout=httpx2.Timeout(timeout),
-        )  # fmt: skip
+            self._headers["authorization"] = f"Bearer {token}"
+        self._client: httpx2.AsyncClient | None = None
+        self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,17 +66,8 @@ class PrometheusSource:
         Raises `MetricsUnavailable` if Prometheus cannot be asked or its answer is not whole,
         `BadInput` if it finds the query wrong or the query gives anything but one number.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                status, body = await self._ask(query)
-        except (TimeoutError, self._http.TimeoutException):
-            raise MetricsUnavailable(
-                f"{self._shown} did not answer within {self._timeout:g} s"
-            ) from None
-        except (self._http.HTTPError, self._http.InvalidURL) as exc:
-            raise MetricsUnavailable(
-                f"{self._shown} cannot be reached ({type(exc).__name__})"
-            ) from None
+        _check_query(query)
+        status, body = await self._answered(query)
         answer = _decoded(body)
         if status != 200:
             raise self._refused(status, answer)
@@ -89,14 +81,53 @@ class PrometheusSource:
 
     async def close(self) -> None:
         """Let go of the connections; may be called twice."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
-    async def _ask(self, query: str) -> tuple[int, bytes]:
+    async def _opened(self) -> httpx2.AsyncClient:
+        """The client, made by the first reading: the certificate authorities are read from files,
+        which takes time, and fails where somebody named a wrong one.
+        """
+        async with self._opening:
+            if self._client is None:
+                try:
+                    self._client = await asyncio.to_thread(self._open)
+                except OSError as exc:
+                    raise MetricsUnavailable(
+                        f"the certificate authorities cannot be read: {self._clean(exc)}"
+                    ) from None
+            return self._client
+
+    def _open(self) -> httpx2.AsyncClient:
+        import httpx2
+
+        return httpx2.AsyncClient(
+            headers=self._headers, auth=self._auth, verify=self._verify, follow_redirects=False,
+            timeout=self._timeout,
+        )  # fmt: skip
+
+    async def _answered(self, query: str) -> tuple[int, bytes]:
+        """Status and body. Raises `MetricsUnavailable` if there is none in time."""
+        client = await self._opened()
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._ask(client, query)
+        except (TimeoutError, httpx2.TimeoutException):
+            raise MetricsUnavailable(
+                f"{self._shown} did not answer within {self._timeout:g} s"
+            ) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+            why = self._clean(exc) or type(exc).__name__
+            raise MetricsUnavailable(f"{self._shown} cannot be reached: {why}") from None
+
+    async def _ask(self, client: httpx2.AsyncClient, query: str) -> tuple[int, bytes]:
         # Prometheus gives up when nobody waits any more.
         params = {"query": query, "timeout": f"{max(1, round(self._timeout * 1000))}ms"}
         body = bytearray()
         url = f"{self._shown}/api/v1/query"
-        async with self._client.stream("GET", url, params=params) as response:
+        async with client.stream("GET", url, params=params) as response:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > ANSWER_BYTES:
@@ -145,6 +176,17 @@ class PrometheusSource:
         for secret in self._secrets:
             line = line.replace(secret, "***")
         return line if len(line) <= _SHOWN else line[:_SHOWN] + "…"
+
+
+def _check_query(query: str) -> None:
+    try:
+        size = len(query.encode())
+    except UnicodeEncodeError:
+        raise BadInput("the query is not valid Unicode") from None
+    if size > QUERY_BYTES:
+        raise BadInput(
+            f"the query has {size} bytes and may have {QUERY_BYTES}: make a recording rule of it"
+        )
 
 
 def _address(url: str) -> tuple[str, tuple[str, str] | None]:

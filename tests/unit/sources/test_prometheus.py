@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from hotswap.errors import BadInput, ConfigError, MetricsUnavailable
-from hotswap.sources.prometheus import PrometheusSource
+from hotswap.sources.prometheus import QUERY_BYTES, PrometheusSource
 from tests.http_answers import HttpAnswers, as_json, http_answers, prometheus, refusal
 
 
@@ -147,6 +148,34 @@ async def test_no_secret_is_ever_shown(server: HttpAnswers) -> None:
         await gone.read("up")
     await gone.close()
     await gone.close()
+
+
+async def test_a_query_that_cannot_be_sent_is_wrong(
+    server: HttpAnswers, source: PrometheusSource
+) -> None:
+    """Too long for an address, or no text; the longest that may be is sent whole."""
+    with pytest.raises(BadInput, match="make a recording rule of it"):
+        await source.read("x" * (QUERY_BYTES + 1))
+    with pytest.raises(BadInput, match="not valid Unicode"):
+        await source.read("\ud800")
+    assert server.asked == []
+    server.act = prometheus("scalar", [1, "1"])
+    longest = "€" * (QUERY_BYTES // 3)
+    assert await source.read(longest) == 1.0
+    assert server.asked[0].params["query"] == longest
+
+
+async def test_authorities_that_cannot_be_read_are_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HttpAnswers
+) -> None:
+    """It ends no process; once they can be read, so can Prometheus."""
+    server.act = prometheus("scalar", [1, "1"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    async with PrometheusSource(server.url) as source:
+        with pytest.raises(MetricsUnavailable, match="certificate authorities cannot be read"):
+            await source.read("up")
+        monkeypatch.delenv("SSL_CERT_FILE")
+        assert await source.read("up") == 1.0
 
 
 @pytest.mark.parametrize(
