@@ -61,7 +61,11 @@ class Node:
     """Hosts and tables of this node. Everything here runs on control's loop."""
 
     def __init__(self, sender: Sender, snapshot: Snapshot) -> None:
-        self.hosts: dict[str, HostState] = {state.spec.host: state for state in snapshot.hosts}
+        self.hosts: dict[str, HostState] = {}
+        #: (model, version, twin) -> its hosts: what is asked for most, and there may be thousands
+        self._of: dict[tuple[str, str, bool], dict[str, HostState]] = {}
+        for state in snapshot.hosts:
+            self._keep(state)
         self.tables: dict[str, RouteTable] = {table.model: table for table in snapshot.tables}
         self.workers = snapshot.workers
         self.snapshot = snapshot
@@ -109,24 +113,38 @@ class Node:
         name = state.spec.host
         waiting = self._loading.get(name)
         if state.state == "failed":
-            self.hosts.pop(name, None)
-            self._leaving.pop(name, None)
+            self._drop(name)
             if waiting is not None and not waiting.done():
                 waiting.set_exception(load_error(state))
             return
-        self.hosts[name] = state
+        self._keep(state)
         if state.state == "ready" and waiting is not None and not waiting.done():
             waiting.set_result(state)
 
     def _host_gone(self, name: str) -> None:
-        state = self.hosts.pop(name, None)
-        self._leaving.pop(name, None)
+        state = self._drop(name)
         waiting = self._loading.get(name)
         if waiting is not None and not waiting.done():
             version = state.spec.version if state is not None else "?"
             waiting.set_exception(LoadError(f"loading version {version!r} was cancelled"))
 
     # --- hosts
+
+    def _keep(self, state: HostState) -> None:
+        spec = state.spec
+        self.hosts[spec.host] = state
+        self._of.setdefault((spec.model, spec.version, spec.twin), {})[spec.host] = state
+
+    def _drop(self, name: str) -> HostState | None:
+        self._leaving.pop(name, None)
+        state = self.hosts.pop(name, None)
+        if state is not None:
+            spec = state.spec
+            key = (spec.model, spec.version, spec.twin)
+            self._of[key].pop(name, None)
+            if not self._of[key]:
+                del self._of[key]
+        return state
 
     def new_host(self) -> tuple[str, int]:
         """A name and a health slot that no living host has."""
@@ -145,7 +163,7 @@ class Node:
         """
         future: asyncio.Future[HostState] = asyncio.get_running_loop().create_future()
         self._loading[spec.host] = future
-        self.hosts[spec.host] = HostState(spec, "starting")
+        self._keep(HostState(spec, "starting"))
         self._claimed.pop(spec.host, None)
         self._sender.send(StartHost(spec))
         try:
@@ -157,13 +175,8 @@ class Node:
         """Hosts of a version that the supervisor is starting of its own accord (a restart)."""
         return [
             state.spec
-            for name, state in self.hosts.items()
-            if state.spec.model == model
-            and state.spec.version == version
-            and state.spec.twin == twin
-            and state.state == "starting"
-            and name not in self._loading
-            and name not in self._leaving
+            for name, state in self._of.get((model, version, twin), {}).items()
+            if state.state == "starting" and name not in self._loading and name not in self._leaving
         ]
 
     def stop(self, host: str) -> None:
@@ -195,11 +208,8 @@ class Node:
         return sorted(
             (
                 state
-                for state in self.hosts.values()
-                if state.spec.model == model
-                and state.spec.version == version
-                and state.spec.twin == twin
-                and state.state in ("ready", "restarting")
+                for state in self._of.get((model, version, twin), {}).values()
+                if state.state in ("ready", "restarting")
                 and state.report is not None
                 and state.spec.host not in self._leaving
             ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -14,29 +15,41 @@ from hotswap.control.events import Events
 from hotswap.control.exposing import exposure_of, needed, split_for, stage_of
 from hotswap.control.node import Node
 from hotswap.control.rollout_run import Run
-from hotswap.control.rollout_store import RolloutStore
+from hotswap.control.rollout_saving import Saving
 from hotswap.control.routes import Routes
 from hotswap.control.switching import Switching
 from hotswap.core.decide import decide
 from hotswap.core.evidence import opened
-from hotswap.core.journal import Entry, Record
+from hotswap.core.journal import Record
 from hotswap.core.lifecycle import rollback_target
 from hotswap.core.metric_view import metric_views
 from hotswap.core.phases import phase, reason
-from hotswap.core.rollout import FINAL, Decision, Exposure, Observation, Rollout
-from hotswap.core.rollout_views import HistoryView
-from hotswap.core.routing import Split
+from hotswap.core.rollout import FINAL, Decision, Exposure, Observation, Rollout, Status
+from hotswap.core.routing import RouteTable, Split
 from hotswap.core.windows import WINDOW_NS
-from hotswap.errors import HotswapError, StoreError
+from hotswap.errors import HotswapError
 from hotswap.ports import Clock
 
 log = structlog.get_logger("hotswap.control")
 
-_SAVE_SECONDS = 2.0
 _WARM_SECONDS = 1.0
-_HISTORY = 500
+#: So long does a tick wait for stores and flips; what takes longer goes on beside the next ones.
+_WAIT_SECONDS = 1.0
+#: So long may a tick keep the loop without a pause.
+_TURN_SECONDS = 0.02
+#: Between two tries of a flip that failed.
+_FLIP_SECONDS = 2.0
 
 Served = Callable[[str, str], tuple[int, int]]
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """One rollout in one tick: as it was, what was seen, what was decided, after how long."""
+
+    before: Rollout
+    seen: Observation
+    decision: Decision
+    seconds: float
 
 
 class RolloutTicks:
@@ -48,7 +61,7 @@ class RolloutTicks:
         catalogue: Catalogue,
         routes: Routes,
         switching: Switching,
-        store: RolloutStore,
+        saving: Saving,
         events: Events,
         clock: Clock,
         served: Served,
@@ -56,22 +69,26 @@ class RolloutTicks:
         self.runs: dict[str, Run] = {}
         #: model -> the run whose split its tables have
         self.current: dict[str, Run] = {}
-        self.sequence = 0
+        #: whether it is known which rollouts there are: until then tables stay as they are
+        self.loaded = False
         self._node = node
         self._catalogue = catalogue
         self._routes = routes
         self._switching = switching
-        self._store = store
+        self._saving = saving
         self._events = events
         self._clock = clock
         self._served = served
-        self._saving = asyncio.Lock()
-        self._told = 0
+        self._working: set[asyncio.Task[None]] = set()
+        self._saver: asyncio.Task[None] | None = None
 
     # --- what tables show
 
     def split_of(self, model: str, stable: str | None) -> Split | None:
         """The split of a table with that stable version: what is saved and has capacity."""
+        if not self.loaded:
+            table = self._node.tables.get(model)
+            return table.split if table is not None and table.stable == stable else None
         run = self.current.get(model)
         if run is None:
             return None
@@ -91,7 +108,8 @@ class RolloutTicks:
         twins = self._node.warm(model, before, twin=True)
         if exposure_now.twin and len(twins) < needed(rollout, exposure_now)[1]:
             table = self._node.tables.get(model)
-            return table.split if table is not None else None
+            split = table.split if table is not None else None
+            return split if split is not None and split.test == rollout.test else None
         return split_for(rollout, exposure_now, twins)
 
     def held(self, model: str, version: str) -> bool:
@@ -112,32 +130,92 @@ class RolloutTicks:
     # --- ticks
 
     async def tick(self) -> None:
-        """Every rollout that is not over, once."""
+        """Every rollout that is not over, once.
+
+        All are looked at before anything is waited for, so that a store or a flip that hangs for
+        one of them keeps none from being lowered.
+        """
+        loop = asyncio.get_running_loop()
+        since = loop.time()
         for run in list(self.runs.values()):
-            if not run.rollout.final or not run.closed:
-                try:
-                    async with run.lock:
-                        await self.advance(run)
-                except HotswapError as exc:
-                    log.warning("a rollout waits", rollout=run.rollout.id, reason=str(exc))
-        await self.save_due()
+            if run.rollout.final and run.closed:
+                continue
+            if loop.time() - since > _TURN_SECONDS:  # others have their turn: there may be many
+                await asyncio.sleep(0)
+                since = loop.time()
+            try:
+                self._look(run)
+            except Exception:  # one that cannot be decided must not keep the others
+                log.exception("a rollout cannot be decided", rollout=run.rollout.id)
+        if self._saver is None or self._saver.done():
+            self._saver = self._begin(self._save_due())
+        if self._working:
+            await asyncio.wait(set(self._working), timeout=_WAIT_SECONDS)
+
+    def _look(self, run: Run) -> None:
+        if run.lock.locked():  # somebody moves it: it can only be lowered meanwhile
+            seen = self.observe(run)
+            if falls(decide(run.rollout, seen, 0.0).status):
+                run.barred.add("evidence")
+                self.lower(run)
+            return
+        moment = self._decided(run)
+        if moment.decision.moved or self._due(run):
+            self._begin(self._carried(run, moment))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return task
+
+    async def _save_due(self) -> None:
+        try:
+            await self._saving.save_due(self.runs, len(self.current))
+        except Exception:
+            log.exception("rollouts are not saved")
+
+    async def _carried(self, run: Run, moment: Moment) -> None:
+        try:
+            async with run.lock:
+                if run.status is moment.before.status or not moment.decision.moved:
+                    await self._carry(run, moment)
+        except HotswapError as exc:
+            log.warning("a rollout waits", rollout=run.rollout.id, reason=str(exc))
+        except Exception:
+            log.exception("a rollout cannot be carried out", rollout=run.rollout.id)
 
     async def advance(self, run: Run) -> None:
-        """One rollout: observe, decide, save, act."""
+        """One rollout: observe, decide, save, act. Under its lock."""
+        await self._carry(run, self._decided(run))
+
+    def _decided(self, run: Run) -> Moment:
+        """What happens next; lowered at once if it is to be."""
         now = self._clock.monotonic()
         seconds = 0.0 if run.ticked_at is None else now - run.ticked_at
         run.ticked_at = now
-        if run.breaker and run.showing is not None:
-            self.lower(run)
         seen = self.observe(run)
         before = run.rollout
         decision = decide(before, seen, seconds)
         if decision.analysis is not None:
             run.analysis = decision.analysis
-        if decision.moved:
-            await self._move(run, before, decision, seen, seconds)
-        else:
+        if run.breaker or falls(decision.status):
+            self.lower(run)
+        run.barred.discard("evidence")
+        exposure = before.status.exposure
+        if (
+            exposure is not None
+            and seen.exposed == exposure
+            and run.document.shown < exposure.stage
+        ):
+            run.note(shown=exposure.stage)
+        if not decision.moved:
             run.become(status=decision.status)
+        return Moment(before, seen, decision, seconds)
+
+    async def _carry(self, run: Run, moment: Moment) -> None:
+        if moment.decision.moved:
+            await self._move(run, moment)
         await self._act(run)
 
     def observe(self, run: Run) -> Observation:
@@ -146,38 +224,42 @@ class RolloutTicks:
         name, version = rollout.spec.model, rollout.spec.version
         document = self._catalogue.models.get(name)
         table = self._node.tables.get(name)
-        active = table.stable if table is not None else None
         status = rollout.status
         ready, lacking = self._capacity(rollout)
-        blocked = status.state == "queued" and self.current.get(name) not in (None, run)
         target = None
         if document is not None:
             target = rollback_target(document, self._catalogue.registered(name))
-        if status.state == "watching":
-            run.served = self._served(name, version)
-        restarts = sum(s.restarts for s in self._node.warm(name, version)) - run.restarts_before
-        elapsed = max(1.0, status.elapsed)
+        served = self._served(name, version) if status.state == "watching" else (0, 0)
+        now = self._clock.monotonic()
+        readings = {
+            name: msgspec.structs.replace(reading, age=now - run.read_then[name])
+            for name, reading in run.readings.items()
+        }
         counted = sum(s.candidate.requests + s.stable.requests for s in rollout.evidence.stages)
         return Observation(
             exposed=exposure_of(table, rollout),
-            active=active,
+            active=table.stable if table is not None else None,
             ready=ready,
             lacking=lacking,
             load_error=run.load_error,
-            restarts=max(0, restarts),
+            restarts=max(0, self.restarts(name, version) - run.document.restarts),
             breaker=run.breaker,
-            outage=run.outage,
-            blocked=blocked,
-            served=run.served,
+            outage=self._saving.outage,
+            blocked=status.state == "queued" and self.current.get(name) not in (None, run),
+            served=served,
             target=target,
-            rate=counted / elapsed,
-            readings=dict(run.readings),
+            rate=counted / max(1.0, status.elapsed),
+            readings=readings,
         )
+
+    def restarts(self, model: str, version: str) -> int:
+        """How often the processes of a version that are there died."""
+        return sum(state.restarts for state in self._node.warm(model, version))
 
     def _capacity(self, rollout: Rollout) -> tuple[bool, str]:
         """Whether there are warm hosts for what is wanted, and what is missing."""
         name, version = rollout.spec.model, rollout.spec.version
-        wanted, twins = needed(rollout, rollout.status.exposure)
+        wanted, twins = _wanted(rollout)
         there = [s for s in self._node.warm(name, version) if s.state == "ready"]
         if len(there) < wanted:
             return False, f"{len(there)} of {wanted} hosts of {version} are warm"
@@ -188,157 +270,106 @@ class RolloutTicks:
                 return False, f"{len(ready)} of {twins} twin hosts of {rollout.stable} are warm"
         return True, ""
 
-    async def _move(
-        self, run: Run, before: Rollout, decision: Decision, seen: Observation, seconds: float
-    ) -> None:
-        """Save what was decided before anything of it happens; but lower exposure first."""
+    async def _move(self, run: Run, moment: Moment) -> None:
+        """Save what was decided before anything of it happens; but not what only lowers or holds."""
+        before, decision = moment.before, moment.decision
         status = decision.status
-        lowering = status.exposure is None or status.state == "rolling_back"
-        if lowering:
-            self.lower(run)
         after = msgspec.structs.replace(run.rollout, status=status, updated_at=self._clock.wall())
         analysis = decision.analysis
         metrics = metric_views(before, analysis) if analysis is not None else ()
-        record = Record(before, status, seen, seconds, metrics=metrics)
-        saved = await self.record(run, after, "decided", record, must=not lowering)
-        if saved or lowering:
+        record = Record(before, status, moment.seen, moment.seconds, metrics=metrics)
+        must = not _lowering(status) and not _stays(before.status, status)
+        if await self._saving.record(run, after, "decided", record, must=must):
             self.tell(run)
-
-    async def record(
-        self,
-        run: Run,
-        after: Rollout,
-        kind: str,
-        record: Record,
-        *,
-        must: bool,
-        who: str = "",
-        command: str = "",
-        why: str = "",
-        key: str = "",
-    ) -> bool:
-        """Write down a decision or command and take it on. ``must``: not taken on unless saved."""
-        async with self._saving:
-            document = run.document
-            number = document.entries + 1
-            entry = Entry(number, self._clock.wall(), kind, record, who, command, why, key)
-            line = HistoryView(
-                entry.at, phase(after.status), reason(after.status), after.status.message,
-                after.status.step,
-            )  # fmt: skip
-            # What was counted while this waited for its turn belongs to it; all up to the sequence.
-            counted = run.rollout.evidence if run.rollout.test == after.test else after.evidence
-            evidence = msgspec.structs.replace(
-                counted, run=self._node.snapshot.run, sequence=self.sequence
-            )
-            changed = msgspec.structs.replace(
-                document,
-                rollout=msgspec.structs.replace(after, evidence=evidence),
-                history=(*document.history, line)[-_HISTORY:],
-            )
-            try:
-                saved = await self._store.save(changed, run.units, entry)
-            except StoreError as exc:
-                run.outage = f"the store cannot be written: {exc}"
-                log.error("a rollout cannot be saved", rollout=after.id, reason=str(exc))
-                if must:
-                    return False
-                # Taken on all the same: it only lowers. It is written down when that is possible.
-                run.document = msgspec.structs.replace(
-                    changed, entries=number, last=entry, units=run.document.units
-                )
-                run.dirty = True
-                return True
-            run.outage = ""
-            run.document = msgspec.structs.replace(
-                saved, rollout=self._latest(run, document.rollout, saved.rollout)
-            )
-            run.dirty = run.document.rollout is not saved.rollout
-            return True
-
-    def _latest(self, run: Run, before: Rollout, saved: Rollout) -> Rollout:
-        """What was saved, with what was counted while it was being saved."""
-        now = run.document.rollout
-        if now.evidence is before.evidence or before.test != saved.test:
-            return saved
-        return msgspec.structs.replace(saved, evidence=now.evidence)
-
-    async def save_due(self) -> None:
-        """Counters and clocks of rollouts that only go on, every two seconds."""
-        now = self._clock.monotonic()
-        sequence = self.sequence  # what comes while this saves is told the next time
-        every = _SAVE_SECONDS * max(1.0, len(self.current) / 100)
-        waiting = False
-        for run in self.runs.values():
-            if not run.dirty:
-                continue
-            if now - run.saved_at < every:
-                waiting = True
-                continue
-            run.saved_at = now
-            waiting = not await self._save(run) or waiting
-        if not waiting and sequence > self._told:
-            self._told = sequence
-            self._node.counted_saved(sequence)
-
-    async def _save(self, run: Run) -> bool:
-        async with self._saving:
-            before = run.document
-            evidence = run.noted(self._node.snapshot.run, self.sequence)
-            rollout = msgspec.structs.replace(before.rollout, evidence=evidence)
-            document = msgspec.structs.replace(before, rollout=rollout)
-            try:
-                saved = await self._store.save(document, run.units, None)
-            except StoreError as exc:
-                run.outage = f"the store cannot be written: {exc}"
-                return False
-            run.outage = ""
-            if run.document is before:
-                run.document, run.dirty = saved, False
-            else:
-                run.document = msgspec.structs.replace(run.document, units=saved.units)
-            return True
 
     # --- effects: each compares what should be with what is
 
     def lower(self, run: Run) -> None:
         """Take the candidate out of the route at once; nothing is waited for."""
         run.showing = None
-        table = self._node.tables.get(run.rollout.spec.model)
-        if table is not None and table.split is not None and table.split.test == run.rollout.test:
+        rollout = run.rollout
+        table = self._node.tables.get(rollout.spec.model)
+        if table is not None and table.split is not None and table.split.test == rollout.test:
             self._node.stable_only(table.index)
+        if rollout.status.state in ("promoting", "rolling_back"):
+            self._switching.give_up(rollout.spec.model, rollout.spec.version)
+
+    def _due(self, run: Run) -> bool:
+        """Whether something is not as it should be, so that `_act` has work."""
+        rollout, state = run.rollout, run.status.state
+        table = self._node.tables.get(rollout.spec.model)
+        if state in FINAL or state in ("promoting", "rolling_back"):
+            return True
+        exposed = exposure_of(table, rollout)
+        if state in ("preparing", "running", "baking") and (
+            run.load_error or not self._capacity(rollout)[0]
+        ):
+            return True
+        if state in ("running", "baking"):
+            return exposed != run.status.exposure or self._stale(run, table)
+        return exposed is not None and state != "preparing"
 
     async def _act(self, run: Run) -> None:
         rollout, state = run.rollout, run.status.state
         name = rollout.spec.model
         table = self._node.tables.get(name)
         active = table.stable if table is not None else None
-        if state in ("preparing", "running", "promoting", "baking"):
+        ready = self._capacity(rollout)[0]
+        if state in ("preparing", "running", "promoting", "baking") and (
+            run.load_error or not ready
+        ):
             run.begin("hosts", self._hosts(run))
-        if state == "promoting" and active != rollout.spec.version:
-            run.begin("flip", self._flip(run))
+        if state == "promoting":
+            if active != rollout.spec.version and ready and not self._saving.outage:
+                self._flip_with(run, self._flip)
         elif state == "rolling_back" and active == rollout.spec.version:
-            run.begin("flip", self._return(run))
+            self._flip_with(run, self._return)
         elif state in ("running", "baking"):
             await self._show(run)
-        elif exposure_of(table, rollout) is not None and state not in ("preparing", "promoting"):
+        elif exposure_of(table, rollout) is not None and state != "preparing":
             run.showing = None
             await self._republish(name)
         if state in FINAL:
             await self._over(run)
+
+    def _flip_with(self, run: Run, flip: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
+        if self._clock.monotonic() >= run.flip_at:
+            run.begin("flip", flip(run))
 
     async def _show(self, run: Run) -> None:
         """Make the table show what is wanted, once it is saved and there is capacity."""
         wanted = run.status.exposure
         table = self._node.tables.get(run.rollout.spec.model)
         if wanted is None or exposure_of(table, run.rollout) == wanted:
+            if not run.barred and not run.breaker:
+                run.showing = wanted
+            if not self._stale(run, table):
+                return
+        elif run.breaker or run.barred or self._saving.outage or not self._capacity(run.rollout)[0]:
+            return
+        else:
+            self._open(run, wanted)
             run.showing = wanted
-            return
-        if run.breaker or run.outage or not self._capacity(run.rollout)[0]:
-            return
-        self._open(run, wanted)
-        run.showing = wanted
         await self._republish(run.rollout.spec.model)
+
+    def _stale(self, run: Run, table: RouteTable | None) -> bool:
+        """Whether the table names other hosts of this rollout than those that are warm."""
+        rollout = run.rollout
+        if table is None:
+            return False
+        name, version = rollout.spec.model, rollout.spec.version
+        for each in (version, rollout.stable):
+            entry = table.version(each) if each is not None else None
+            if entry is not None:
+                warm = {state.spec.host for state in self._node.warm(name, entry.version)}
+                if warm != {ref.host for ref in entry.hosts}:
+                    return True
+        split = table.split
+        if split is None or not split.twin or rollout.stable is None:
+            return False
+        twins = {state.spec.host for state in self._node.warm(name, rollout.stable, twin=True)}
+        gone = {ref.host for ref in split.twin} - twins
+        return bool(gone) and len(twins) >= len(split.twin)
 
     async def _republish(self, name: str) -> None:
         async with self._routes.lock(name):
@@ -348,7 +379,7 @@ class RolloutTicks:
         """Warm hosts for what is wanted, started before any table names them."""
         rollout = run.rollout
         name, version = rollout.spec.model, rollout.spec.version
-        wanted, twins = needed(rollout, run.status.exposure)
+        wanted, twins = _wanted(rollout)
         document = self._catalogue.models.get(name)
         if document is None:
             return
@@ -370,6 +401,7 @@ class RolloutTicks:
             await self._switching.change(spec.model, spec.version, "switch", False, None)
             run.showing = None  # the bake's own exposure follows with the next decision
         except HotswapError as exc:
+            run.flip_at = self._clock.monotonic() + _FLIP_SECONDS
             log.error("a promotion waits", rollout=run.rollout.id, reason=str(exc))
 
     async def _return(self, run: Run) -> None:
@@ -386,34 +418,44 @@ class RolloutTicks:
         try:
             await self._switching.change(name, target, "rollback", False, None)
         except HotswapError as exc:
+            run.flip_at = self._clock.monotonic() + _FLIP_SECONDS
             log.error("a rollback waits", rollout=run.rollout.id, reason=str(exc))
 
     async def _over(self, run: Run) -> None:
         """It is over: what it held is let go, and the next in line may begin."""
         rollout = run.rollout
         name, version = rollout.spec.model, rollout.spec.version
-        if self.current.get(name) is run:
-            del self.current[name]
-        for each in (version, rollout.stable):
+        for work in ("hosts", "flip", "readings"):
+            run.cancel(work)
+        if self.current.get(name) in (None, run):
+            self.current.pop(name, None)
+            self._release(rollout)
+        if run.status.state == "rolled_back" and run.status.reason not in ("aborted", "superseded"):
+            document = self._catalogue.models.get(name)
+            if document is not None and version not in document.rolled_back:
+                with contextlib.suppress(HotswapError):
+                    await self._catalogue.amend(
+                        name,
+                        lambda now: msgspec.structs.replace(
+                            now, rolled_back=tuple(sorted({*now.rolled_back, version}))
+                        ),
+                        lowering=True,
+                    )
+        self._routes.warm_until.setdefault((name, version), self._clock.monotonic() + 60.0)
+        await self._saving.forget_units(run)
+        run.note(closed=True)
+
+    def _release(self, rollout: Rollout) -> None:
+        """Hosts that only this rollout needed."""
+        name, stable = rollout.spec.model, rollout.stable
+        for each in (rollout.spec.version, stable):
             if each is not None:
                 self._routes.warming.forget_least(name, each)
-        if rollout.stable is not None:
-            table = self._node.tables.get(name)
-            named = table.hosts() if table is not None else set()
-            for state in self._node.warm(name, rollout.stable, twin=True):
-                if state.spec.host not in named:
-                    self._node.leave(state.spec)
-        if run.status.state == "rolled_back" and run.status.reason not in ("aborted", "superseded"):
-            with contextlib.suppress(HotswapError):
-                await self._catalogue.amend(
-                    name,
-                    lambda now: msgspec.structs.replace(
-                        now, rolled_back=tuple(sorted({*now.rolled_back, version}))
-                    ),
-                    lowering=True,
-                )
-        self._routes.warm_until.setdefault((name, version), self._clock.monotonic() + 60.0)
-        run.closed = True
+        table = self._node.tables.get(name)
+        named = table.hosts() if table is not None else set()
+        for state in self._node.warm(name, stable, twin=True) if stable is not None else ():
+            if state.spec.host not in named:
+                self._node.stop(state.spec.host)
 
     def tell(self, run: Run) -> None:
         """Say what moved, in the log and to listeners."""
@@ -433,3 +475,31 @@ class RolloutTicks:
         )
         if needs_someone:
             self._events.tell("alert", rollout.spec.model, status.message, **data)
+
+
+def _wanted(rollout: Rollout) -> tuple[int, int]:
+    """Warm hosts of the candidate, and twins: for what is exposed, or for all before it is stable."""
+    if rollout.status.state == "promoting":
+        return rollout.instances, needed(rollout, rollout.status.exposure)[1]
+    return needed(rollout, rollout.status.exposure)
+
+
+def falls(status: Status) -> bool:
+    """The candidate is to answer nothing any more. Not so where it has become the stable version:
+    what was stable before would answer again.
+    """
+    return status.state in ("rolling_back", "rolled_back", "completed", "failed")
+
+
+def _lowering(status: Status) -> bool:
+    """Nothing of the candidate is to be seen, so that nothing need be saved first."""
+    return status.state == "rolling_back" or (
+        status.exposure is None and status.state not in ("promoting", "baking")
+    )
+
+
+def _stays(before: Status, after: Status) -> bool:
+    """It only holds, or goes on holding: no more is seen than was."""
+    return (before.state, before.step, before.exposure, before.approved) == (
+        after.state, after.step, after.exposure, after.approved,
+    )  # fmt: skip

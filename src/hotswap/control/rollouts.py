@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,32 +15,45 @@ from hotswap.control.catalogue import Catalogue
 from hotswap.control.events import Events
 from hotswap.control.exposing import exposure_of
 from hotswap.control.node import Node
+from hotswap.control.rollout_feeds import Feeds
 from hotswap.control.rollout_run import Run
-from hotswap.control.rollout_start import Traffic, begun, traffic_of
+from hotswap.control.rollout_saving import Saving
+from hotswap.control.rollout_start import begun
 from hotswap.control.rollout_store import Document, RolloutStore
-from hotswap.control.rollout_ticks import RolloutTicks
+from hotswap.control.rollout_ticks import RolloutTicks, falls
 from hotswap.control.routes import Routes
 from hotswap.control.switching import Switching
-from hotswap.core.analysis import Reading
 from hotswap.core.commands import COMMANDS, commanded, refusal
 from hotswap.core.decide import entered, returned
 from hotswap.core.journal import Record
 from hotswap.core.phases import phase, reason
 from hotswap.core.preflight import preflight
-from hotswap.core.rollout import FINAL, Rollout, analysed
+from hotswap.core.rollout import EXPOSED, FINAL, Rollout, Status, analysed
 from hotswap.core.rollout_view import rollout_view
 from hotswap.core.rollout_views import JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutSpec, parse
-from hotswap.errors import BadInput, Conflict, HotswapError, MetricsUnavailable, NotFound
+from hotswap.errors import BadInput, Conflict, NotFound, StoreError
 from hotswap.ipc.messages import Counted, Tripped
 from hotswap.ports import Clock, MetricSource, Store
 
 log = structlog.get_logger("hotswap.control")
 
-_READ_SECONDS = 10.0
+#: How long a forced switch waits for a rollout to be back.
+_RETURN_SECONDS = 10.0
 #: Rollouts that are over and still kept in memory, to be shown.
 _OVER = 500
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A command as an operator gives it. ``generation`` None: whatever it is."""
+
+    command: str
+    generation: int | None
+    key: str
+    force: bool
+    why: str
+    who: str
 
 
 class Rollouts:
@@ -58,20 +71,23 @@ class Rollouts:
         sources: Mapping[str, MetricSource],
     ) -> None:
         self.events = Events(clock)
+        #: whether candidates run on hosts of another kind than stable versions
+        self.apart = False
         self._node = node
         self._catalogue = catalogue
         self._routes = routes
         self._clock = clock
         self._stats = stats
-        self._sources = sources
+        self._feeds = Feeds(stats, sources, clock, node.snapshot.started_at)
         self._store = RolloutStore(store)
+        self._saving = Saving(node, self._store, clock)
         self._ticks = RolloutTicks(
-            node, catalogue, routes, switching, self._store, self.events, clock, self._served
+            node, catalogue, routes, switching, self._saving, self.events, clock, self._feeds.served
         )
         self._runs = self._ticks.runs
         self._keys: dict[str, str] = {}
         self._starting = asyncio.Lock()
-        self._traffic: dict[str, tuple[float, Traffic, float]] = {}
+        self._gone: dict[tuple[str, str, str, str], int] = {}
         self._early: list[Counted] = []
         self._tripped: list[Tripped] = []
         self._loaded = False
@@ -86,6 +102,7 @@ class Rollouts:
     async def load(self) -> None:
         """Read what is stored; go on where it was. Raises `StoreError`."""
         run_now = self._node.snapshot.run
+        taken: list[Run] = []
         for document, units in await self._store.load():
             rollout = document.rollout
             table = self._node.tables.get(rollout.spec.model)
@@ -93,23 +110,38 @@ class Rollouts:
             self._runs[rollout.id] = run
             if rollout.idempotency_key:
                 self._keys[rollout.idempotency_key] = rollout.id
-            exposed = exposure_of(table, rollout)
             if rollout.final:
-                run.closed = exposed is None
                 continue
+            exposed = exposure_of(table, rollout)
             if rollout.status.state != "queued":
                 self._ticks.current[rollout.spec.model] = run
             if rollout.status.state in ("running", "promoting", "baking"):
                 run.showing = exposed
-            if rollout.evidence.run not in ("", run_now) and rollout.status.exposure is not None:
+            exposure = rollout.status.exposure
+            if exposure is None:
+                continue
+            if rollout.evidence.run not in ("", run_now):
                 self._renew_stage(run)
-        self._loaded = True
+            elif exposed is None and document.shown == exposure.stage and table is not None:
+                taken.append(run)
+        for run in taken:
+            await self._stay_out(run)
+        self._ticks.loaded = self._loaded = True
         for tripped in self._tripped:
             self._trip(tripped)
         for counted in self._early:
             self._counted(counted)
         self._early.clear()
         self._tripped.clear()
+
+    async def _stay_out(self, run: Run) -> None:
+        """It was taken out of the route, which waits for no store, and control ended before that
+        could be saved: it must not come back of itself.
+        """
+        if run.status.state != "running":
+            return  # the bake and the promotion see by the stable version what became of them
+        why = "it had been taken out of the route, and that could not be saved"
+        await self._end(run, returned(run.status, "aborted", why), why)
 
     def _renew_stage(self, run: Run) -> None:
         """Another supervisor: hosts began anew, so what is counted from here is another stage."""
@@ -120,9 +152,13 @@ class Rollouts:
         run.become(status=msgspec.structs.replace(status, stage=stage, exposure=exposure))
 
     async def tick(self) -> None:
-        """All rollouts, once. Waits for nothing but the store."""
-        await self._read_sources()
-        self._begin_queued()
+        """All rollouts, once. Waits for nothing for long."""
+        self._feeds.read_due(
+            run
+            for run in self._runs.values()
+            if not run.rollout.final and run.status.state != "queued"
+        )
+        await self._begin_queued()
         await self._ticks.tick()
         self._forget_old()
 
@@ -132,26 +168,47 @@ class Rollouts:
             await asyncio.wait_for(self._news.wait(), seconds)
         self._news.clear()
 
-    def _begin_queued(self) -> None:
+    async def _begin_queued(self) -> None:
         waiting = [run for run in self._runs.values() if run.status.state == "queued"]
         for run in sorted(waiting, key=lambda each: each.rollout.created_at):
             name = run.rollout.spec.model
+            if run.lock.locked() or run.status.state != "queued":
+                continue
             current = self._ticks.current.get(name)
-            if current is None or (current.rollout.final and current.closed):
-                document = self._catalogue.models.get(name)
-                active = document.active if document is not None else None
-                if active == run.rollout.spec.version or active is None:
-                    why = f"{active or 'no version'} is active: there is nothing left to roll out"
-                    run.become(status=entered(run.status, "failed", "superseded", why))
-                    run.closed = True
-                    continue
-                run.become(stable=active)
-                self._ticks.current[name] = run
+            if current is not None and not (current.rollout.final and current.closed):
+                if run.rollout.spec.on_running == "replace":
+                    await self._replace(run)  # control died before it had come to that
+                continue
+            document = self._catalogue.models.get(name)
+            active = document.active if document is not None else None
+            if active == run.rollout.spec.version or active is None:
+                why = f"{active or 'no version'} is active: there is nothing left to roll out"
+                async with run.lock:
+                    await self._end(run, entered(run.status, "failed", "superseded", why), why)
+                continue
+            run.become(stable=active, instances=self._instances(name, active))
+            self._ticks.current[name] = run
+
+    async def _end(self, run: Run, status: Status, why: str) -> None:
+        """What is decided by something else than the machine. Only ever lowers exposure."""
+        before = run.rollout
+        status = msgspec.structs.replace(status, generation=before.status.generation + 1)
+        after = msgspec.structs.replace(before, status=status, updated_at=self._clock.wall())
+        await self._saving.record(
+            run, after, "superseded", Record(before, status), must=False,
+            command="supersede", why=why,
+        )  # fmt: skip
+        self._ticks.tell(run)
 
     def _forget_old(self) -> None:
-        over = [run for run in self._runs.values() if run.rollout.final and not run.dirty]
+        over = [run for run in self._runs.values() if run.closed and not run.dirty]
+        if len(over) <= _OVER:
+            return
         for run in sorted(over, key=lambda each: each.rollout.created_at)[:-_OVER]:
+            key = _ended(run.rollout)
+            self._gone[key] = self._gone.get(key, 0) + 1
             del self._runs[run.rollout.id]
+            self._keys.pop(run.rollout.idempotency_key, None)
 
     # --- what the node says
 
@@ -166,7 +223,7 @@ class Rollouts:
             run = self._runs.get(test.rpartition(".")[0])
             if run is not None and run.rollout.test == test:
                 run.count(windows, self._node.snapshot.run, message.sequence)
-        self._ticks.sequence = max(self._ticks.sequence, message.sequence)
+        self._saving.sequence = max(self._saving.sequence, message.sequence)
 
     def _trip(self, message: Tripped) -> None:
         """A worker's breaker; the supervisor has taken the candidate out already."""
@@ -178,36 +235,6 @@ class Rollouts:
             run.breaker = message.reason
             run.showing = None
             self._news.set()
-
-    def _served(self, model: str, version: str) -> tuple[int, int]:
-        failed = total = 0
-        for each in self._stats():
-            if each.model == model and each.version == version and each.role == "stable":
-                bad = sum(n for kind, n in each.errors.items() if kind != "cancelled")
-                failed, total = failed + bad, total + each.success + bad
-        return failed, total
-
-    async def _read_sources(self) -> None:
-        now = self._clock.monotonic()
-        for run in self._runs.values():
-            if run.rollout.final or run.status.state == "queued":
-                continue
-            guardrails = [each for each in run.rollout.spec.guardrails if each.source]
-            if guardrails and now >= run.read_at:
-                run.read_at = now + _READ_SECONDS
-                run.begin("readings", self._read(run, guardrails))
-
-    async def _read(self, run: Run, guardrails: Sequence[Any]) -> None:
-        for guardrail in guardrails:
-            source = self._sources.get(guardrail.source)
-            try:
-                if source is None:
-                    raise BadInput(f"no {guardrail.source} is configured")
-                value = await source.read(guardrail.query)
-                reading = Reading(value, "" if value is not None else "the query gave no data")
-            except HotswapError as exc:
-                reading = Reading(None, str(exc))
-            run.readings[guardrail.metric] = reading
 
     # --- start
 
@@ -234,20 +261,13 @@ class Rollouts:
                     f"key_input {spec.key_input!r} is no input of model {spec.model!r}: "
                     f"it has {', '.join(names[:20])}"
                 )
-        missing = {g.source for g in spec.guardrails if g.source} - set(self._sources)
+        missing = self._feeds.missing(spec)
         if missing:
             raise BadInput(
                 f"a guardrail asks {missing.pop()}, and none is configured: start the server with "
                 "--prometheus-url"
             )
         return document.active
-
-    async def _try_queries(self, spec: RolloutSpec) -> None:
-        """Raise `BadInput` for a query that is wrong. An outage now is no reason to refuse."""
-        with contextlib.suppress(MetricsUnavailable):
-            for guardrail in spec.guardrails:
-                if guardrail.source:
-                    await self._sources[guardrail.source].read(guardrail.query)
 
     async def start(self, body: Mapping[str, Any], *, who: str = "") -> RolloutView:
         """See `Control.start_rollout`."""
@@ -257,7 +277,11 @@ class Rollouts:
             raise BadInput("idempotency_key must be a string of at most 256 characters")
         if key not in self._keys:
             self._check(spec)
-            await self._try_queries(spec)
+            await self._feeds.try_queries(spec)
+        # Shielded: a client that goes away does not undo what it asked for.
+        return await asyncio.shield(asyncio.ensure_future(self._start(spec, key, who)))
+
+    async def _start(self, spec: RolloutSpec, key: str, who: str) -> RolloutView:
         async with self._starting:
             if key and key in self._keys:
                 return self._repeated(self._keys[key], spec)
@@ -265,32 +289,31 @@ class Rollouts:
             current = self._ticks.current.get(spec.model)
             if current is not None and current.status.state == "watching":
                 await self._end_watch(current)
-                current = None
+                current = self._ticks.current.get(spec.model)
             if current is not None and current.rollout.final and current.closed:
                 current = None
+            if current is not None and spec.on_running == "refuse":
+                raise Conflict(_beside(current))
             queued = current is not None
-            if current is not None:
-                await self._beside(current, spec)
             rollout = begun(
                 secrets.token_hex(5), spec, stable, self._instances(spec.model, stable),
                 self._stats(), self._clock.wall(), key, queued=queued,
             )  # fmt: skip
-            run = Run(Document(rollout))
-            run.restarts_before = sum(s.restarts for s in self._node.warm(spec.model, spec.version))
-            self._runs[rollout.id] = run
+            if self.apart:
+                rollout = msgspec.structs.replace(rollout, apart=True)
+            run = Run(Document(rollout, restarts=self._ticks.restarts(spec.model, spec.version)))
+            # Not among the others before it is saved: nothing of it may happen until then.
             record = Record(rollout, rollout.status)
-            try:
-                await self._ticks.record(run, rollout, "started", record, must=True, who=who)
-                if run.outage:
-                    raise Conflict(f"the rollout was not started: {run.outage}")
-            except BaseException:
-                self._runs.pop(rollout.id, None)
-                raise
+            if not await self._saving.record(run, rollout, "started", record, must=True, who=who):
+                raise StoreError(f"the rollout was not started: {self._saving.outage}")
+            self._runs[rollout.id] = run
             if key:
                 self._keys[key] = rollout.id
             if not queued:
                 self._ticks.current[spec.model] = run
             self._ticks.tell(run)
+            if queued and spec.on_running == "replace":
+                await self._replace(run)
             self._news.set()
         return self._view(run)
 
@@ -300,28 +323,24 @@ class Rollouts:
             raise Conflict(f"the idempotency key was used for another rollout, {id}")
         return self._view(run)
 
-    async def _beside(self, current: Run, spec: RolloutSpec) -> None:
-        """Another rollout of the model runs: what the operator chose."""
-        if spec.on_running == "refuse":
-            raise Conflict(
-                f"rollout {current.rollout.id} of model {spec.model!r} to "
-                f"{current.rollout.spec.version!r} is {phase(current.status)}: abort it, or give "
-                "on_running 'replace' or 'queue'"
-            )
-        if spec.on_running == "replace":
-            await self.supersede(spec.model, "another rollout replaces it")
-            for run in self._runs.values():  # who waited behind it is replaced too
-                if run.rollout.spec.model == spec.model and run.status.state == "queued":
-                    why = "another rollout replaced it before it began"
-                    run.become(status=entered(run.status, "rolled_back", "superseded", why))
-                    run.closed = True
+    async def _replace(self, run: Run) -> None:
+        """What runs goes back, and what waits does not begin: this one comes instead of them."""
+        name = run.rollout.spec.model
+        await self.supersede(name, "another rollout replaces it")
+        why = "another rollout replaced it before it began"
+        for other in list(self._runs.values()):
+            waits = other.rollout.spec.model == name and other.status.state == "queued"
+            if waits and other.rollout.created_at < run.rollout.created_at:
+                async with other.lock:
+                    if other.status.state == "queued":
+                        status = entered(other.status, "rolled_back", "superseded", why)
+                        await self._end(other, status, why)
 
     async def _end_watch(self, run: Run) -> None:
         async with run.lock:
-            status = entered(run.status, "healthy", "promoted", "another rollout begins")
-            status = msgspec.structs.replace(status, generation=status.generation + 1)
-            run.become(status=status)
-            run.closed = True
+            if run.status.state == "watching":
+                why = "something else begins"
+                await self._end(run, entered(run.status, "healthy", "promoted", why), why)
             self._ticks.current.pop(run.rollout.spec.model, None)
 
     def _instances(self, model: str, stable: str) -> int:
@@ -331,32 +350,14 @@ class Rollouts:
         """See `Control.plan_rollout`."""
         spec = parse(body)
         stable = self._check(spec)
-        await self._try_queries(spec)
-        traffic = self.traffic(spec.model, stable)
+        await self._feeds.try_queries(spec)
+        traffic = self._feeds.traffic(spec.model, stable)
         return preflight(spec, dict(body), stable, traffic.per_second, traffic.error_rate)
-
-    def traffic(self, model: str, stable: str) -> Traffic:
-        """Requests a second and failures of stable, over the time since they were last asked for
-        (at most some minutes), else since the server began.
-        """
-        now = self._clock.monotonic()
-        total = traffic_of(self._stats(), model, stable)
-        before = self._traffic.get(model)
-        self._traffic[model] = (now, total, 0.0)
-        if before is None or not 1.0 <= now - before[0] <= 600.0:
-            uptime = max(1.0, self._clock.wall() - self._node.snapshot.started_at)
-            return msgspec.structs.replace(total, per_second=total.requests / uptime)
-        seconds = now - before[0]
-        per_second = max(0, total.requests - before[1].requests) / seconds
-        return msgspec.structs.replace(total, per_second=per_second)
 
     def sample_traffic(self) -> None:
         """Once in a while: so that a plan can tell the traffic of the last minute."""
-        now = self._clock.monotonic()
-        for name, model in self._catalogue.models.items():
-            before = self._traffic.get(name)
-            if model.active is not None and (before is None or now - before[0] > 30.0):
-                self._traffic[name] = (now, traffic_of(self._stats(), name, model.active), 0.0)
+        models = self._catalogue.models.items()
+        self._feeds.sample((name, model.active) for name, model in models if model.active)
 
     # --- look
 
@@ -401,18 +402,17 @@ class Rollouts:
 
     def ends(self) -> dict[tuple[str, str, str, str], int]:
         """Rollouts that are over, by (model, strategy, phase, reason)."""
-        counts: dict[tuple[str, str, str, str], int] = {}
+        counts = dict(self._gone)
         for run in self._runs.values():
             if run.rollout.final:
-                spec, status = run.rollout.spec, run.status
-                key = (spec.model, spec.strategy, phase(status), reason(status))
+                key = _ended(run.rollout)
                 counts[key] = counts.get(key, 0) + 1
         return counts
 
     async def journal(self, id: str) -> list[JournalView]:
         """Every entry, oldest first."""
         run = self._run(id)
-        entries = await self._store.journal(id, run.document.last)
+        entries = await self._store.journal(id, run.pending)
         return [entry.view() for entry in entries]
 
     # --- commands
@@ -432,45 +432,69 @@ class Rollouts:
         run = self._run(id)
         if command not in COMMANDS:
             raise BadInput(f"there is no command {command!r}: use {', '.join(COMMANDS)}")
-        if idempotency_key and run.commands.get(idempotency_key) == command:
-            return self._view(run)
-        if idempotency_key and idempotency_key in run.commands:
-            raise refusal(run.rollout, command, "this idempotency key was used for another command")
-        if command == "abort" and generation is None:
-            self._ticks.lower(run)  # at once: whoever holds the lock may wait for the store
-        async with run.lock:
-            rollout = run.rollout
-            if generation is not None and generation != rollout.status.generation:
-                raise refusal(rollout, command, f"generation {generation} is not the present one")
-            if command == "retry":
-                self._check_retry(run)
-            seen = self._ticks.observe(run)
-            before = rollout
-            analysis = analysed(rollout, seen)
-            after = commanded(rollout, command, analysis, force=force, why=why)
-            if after is not rollout:
-                if command == "retry":
-                    after = self._another_attempt(run, after)
-                    # The next attempt's units, keys and counters are its own.
-                record = Record(before, after.status, seen, force=force)
-                saved = await self._ticks.record(
-                    run, after, "commanded", record, must=command != "abort",
-                    who=who, command=command, why=why, key=idempotency_key or "",
-                )  # fmt: skip
-                if not saved:
-                    raise Conflict(f"the command was not carried out: {run.outage}")
-                self._ticks.tell(run)
-            if idempotency_key:
-                run.commands[idempotency_key] = command
-            if run.status.exposure is None:
-                self._ticks.lower(run)
+        given = Given(command, generation, idempotency_key or "", force, why, who)
+        # Shielded: a client that goes away does not undo what it asked for.
+        return await asyncio.shield(asyncio.ensure_future(self._obey(run, given)))
+
+    async def _obey(self, run: Run, given: Given) -> RolloutView:
+        command, status = given.command, run.status
+        mine = object()
+        if (
+            command == "abort"
+            and given.generation in (None, status.generation)
+            and status.state in (*EXPOSED, "preparing", "rolling_back")
+        ):
+            # At once: whoever holds the lock may wait for the store.
+            run.barred.add(mine)
+            self._ticks.lower(run)
+        try:
+            async with run.lock:
+                await self._commanded(run, given)
+        finally:
+            run.barred.discard(mine)
         self._news.set()
         return self._view(run)
+
+    async def _commanded(self, run: Run, given: Given) -> None:
+        command, before, key = given.command, run.rollout, given.key
+        if key and key in run.document.commands:
+            if run.document.commands[key] != command:
+                raise refusal(before, command, "this idempotency key was used for another command")
+            return
+        if given.generation not in (None, before.status.generation):
+            raise refusal(before, command, f"generation {given.generation} is not the present one")
+        if command == "retry":
+            self._check_retry(run)
+        seen = self._ticks.observe(run)
+        analysis = analysed(before, seen)
+        after = commanded(before, command, analysis, force=given.force, why=given.why)
+        if after is before:
+            return
+        if command == "retry":
+            after = self._another_attempt(run, after)
+        record = Record(before, after.status, seen, force=given.force)
+        saved = await self._saving.record(
+            run, msgspec.structs.replace(after, updated_at=self._clock.wall()), "commanded", record,
+            must=command != "abort", who=given.who, command=command, why=given.why, key=key,
+        )  # fmt: skip
+        if not saved:
+            raise StoreError(f"the command was not carried out: {self._saving.outage}")
+        if command == "retry":
+            run.forget()
+            model, version = run.rollout.spec.model, run.rollout.spec.version
+            run.note(restarts=self._ticks.restarts(model, version))
+            self._ticks.current[model] = run
+        self._ticks.tell(run)
+        if falls(run.status):
+            self._ticks.lower(run)
 
     def _check_retry(self, run: Run) -> None:
         name = run.rollout.spec.model
         current = self._ticks.current.get(name)
         if current is not None and current is not run and not current.rollout.final:
+            if current.status.state == "watching":
+                why = f"rollout {current.rollout.id} of the model is watched"
+                raise refusal(run.rollout, "retry", why)
             raise refusal(run.rollout, "retry", f"rollout {current.rollout.id} of the model runs")
         document = self._catalogue.model(name)
         self._catalogue.version(name, run.rollout.spec.version)
@@ -481,11 +505,6 @@ class Rollouts:
     def _another_attempt(self, run: Run, after: Rollout) -> Rollout:
         document = self._catalogue.model(run.rollout.spec.model)
         assert document.active is not None
-        run.forget()
-        run.restarts_before = sum(
-            s.restarts for s in self._node.warm(document.name, run.rollout.spec.version)
-        )
-        self._ticks.current[document.name] = run
         seed = run.rollout.spec.seed
         fresh = secrets.token_hex(8) if seed is None else f"{seed}.{after.status.attempt}"
         status = msgspec.structs.replace(after.status, salt=fresh)
@@ -499,11 +518,12 @@ class Rollouts:
     async def ended(self, id: str, seconds: float) -> RolloutView:
         """The rollout once it is over, or after so many seconds as it is then."""
         run = self._run(id)
-        deadline = self._clock.monotonic() + seconds
-        while not run.rollout.final and self._clock.monotonic() < deadline:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not run.closed and loop.time() < deadline:
             async with run.lock:
                 await self._ticks.advance(run)
-            if not run.rollout.final:
+            if not run.closed:
                 await asyncio.sleep(0.01)
         return self._view(run, metrics=False)
 
@@ -517,22 +537,56 @@ class Rollouts:
     async def supersede(self, model: str, why: str) -> None:
         """Take back the running rollout of a model: something else is about to happen to it."""
         run = self._ticks.current.get(model)
-        if run is None or run.rollout.final:
+        if run is None or run.rollout.final or run.status.state == "rolling_back":
             return
         if run.status.state == "watching":
             await self._end_watch(run)
             return
+        mine = object()
+        run.barred.add(mine)
         self._ticks.lower(run)
-        async with run.lock:
-            if run.status.state in (*FINAL, "rolling_back"):
-                return  # meanwhile
-            before = run.rollout
-            status = returned(run.status, "superseded", why)
-            status = msgspec.structs.replace(status, generation=status.generation + 1)
-            after = msgspec.structs.replace(before, status=status)
-            record = Record(before, status)
-            await self._ticks.record(
-                run, after, "superseded", record, must=False, command="supersede", why=why
-            )
-            self._ticks.tell(run)
+        try:
+            async with run.lock:
+                if run.status.state in (*FINAL, "rolling_back"):
+                    return  # meanwhile
+                await self._end(run, returned(run.status, "superseded", why), why)
+        finally:
+            run.barred.discard(mine)
         self._news.set()
+
+    async def make_way(self, model: str, why: str) -> None:
+        """Before a forced switch: what runs goes back first. Raises `Conflict` if it does not.
+
+        A candidate that bakes stays stable until the switch is carried out, and its bake ends
+        with that.
+        """
+        run = self._ticks.current.get(model)
+        if run is None or run.status.state == "baking":
+            return
+        await self.supersede(model, why)
+        if not run.rollout.final:
+            await self.ended(run.rollout.id, _RETURN_SECONDS)
+        if not run.rollout.final:
+            raise Conflict(f"rollout {run.rollout.id} is still on its way back: try again soon")
+
+    def unwanted(self, model: str, version: str) -> bool:
+        """Whether a flip to that version is not to be finished: its rollout goes back meanwhile."""
+        run = self._ticks.current.get(model)
+        return (
+            run is not None
+            and run.rollout.spec.version == version
+            and run.status.state == "rolling_back"
+        )
+
+
+def _beside(current: Run) -> str:
+    spec = current.rollout.spec
+    return (
+        f"rollout {current.rollout.id} of model {spec.model!r} to {spec.version!r} is "
+        f"{phase(current.status)}: abort it, or give on_running 'replace' or 'queue'"
+    )
+
+
+def _ended(rollout: Rollout) -> tuple[str, str, str, str]:
+    status, spec = rollout.status, rollout.spec
+    return spec.model, spec.strategy, phase(status), reason(status)

@@ -141,6 +141,9 @@ class Service:
     async def _bring_up(self, name: str) -> None:
         model = await self._switching.follow(self._catalogue.model(name))
         try:
+            if model.intent is not None and self._rollouts.unwanted(name, model.intent.version):
+                await self._switching.drop_intent(name)
+                model = self._catalogue.model(name)
             if model.intent is not None:
                 await self._switching.roll_forward(model)
             elif model.active is not None:
@@ -224,13 +227,18 @@ class Service:
         self._check_started()
 
     async def run_rollouts(self, seconds: float = 0.2) -> None:
-        """For ever: what happens to rollouts, five times a second, at alarms at once."""
+        """For ever: what happens to rollouts, five times a second, at alarms at once.
+
+        Less often where there are so many that they would leave no time for anything else.
+        """
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 await self._rollouts.tick()
             except HotswapError as exc:
                 log.warning("rollouts wait", reason=str(exc))
-            await self._rollouts.wait(seconds)
+            await self._rollouts.wait(max(seconds, loop.time() - began))
 
     def _check_registered(self, model: str, version: str) -> None:
         """Raises `NotFound`; `Conflict` with the reason for a version that could not be registered."""
@@ -286,7 +294,7 @@ class Service:
                 f"rollout {running.id} of model {model!r} to {running.version!r} is "
                 f"{running.phase}: abort it first, or force {what}"
             )
-        await self._rollouts.supersede(model, what)
+        await self._rollouts.make_way(model, what)
 
     async def rollback(self, model: str, *, idempotency_key: str | None = None) -> SwitchView:
         """Back to the latest version that served before and was not rolled back from itself."""
@@ -296,7 +304,7 @@ class Service:
             return repeated
         running = self._rollouts.running(model)
         if running is not None:
-            return await self._take_back(running)
+            return await self._take_back(running, idempotency_key)
         target = rollback_target(document, self._catalogue.registered(model))
         if target is None:
             raise Conflict(
@@ -305,17 +313,27 @@ class Service:
             )
         return await self._switching.change(model, target, "rollback", False, idempotency_key)
 
-    async def _take_back(self, running: RolloutView) -> SwitchView:
+    async def _take_back(self, running: RolloutView, key: str | None) -> SwitchView:
         """A rollback while a rollout runs is its end: back to the version that it began beside."""
         began = self._clock.monotonic()
-        await self._rollouts.command(running.id, "abort", why="rollback")
-        view = await self._rollouts.ended(running.id, _RETURN_SECONDS)
-        table = self._node.tables.get(running.model)
-        seconds = self._clock.monotonic() - began
-        return SwitchView(
-            running.id, running.version, running.stable or "", table.revision if table else 0,
-            0.0, 0.0, seconds * 1000 if view.final else 0.0,
+        model, stable = running.model, running.stable or ""
+        # An operation of its own: given again with its key it must not go back once more.
+        operation = self._operations.begin("rollback", model, stable, running.version, key)
+        try:
+            await self._rollouts.command(running.id, "abort", why="rollback")
+            view = await self._rollouts.ended(running.id, _RETURN_SECONDS)
+            if view.phase not in ("RolledBack", "Failed"):
+                raise Conflict(f"rollout {running.id} is {view.phase}: {view.message}; try again")
+        except HotswapError as exc:
+            await self._operations.update(operation.id, state="failed", reason=str(exc))
+            raise
+        table = self._node.tables.get(model)
+        ms = (self._clock.monotonic() - began) * 1000
+        done = await self._operations.update(
+            operation.id, state="done", revision=table.revision if table is not None else 0,
+            prepare_ms=0.0, flip_ms=0.0, publish_ms=ms,
         )  # fmt: skip
+        return SwitchView(done.id, running.version, stable, done.revision or 0, 0.0, 0.0, ms)
 
     async def abort_operation(self, operation: str) -> OperationView:
         """See `Control.abort_operation`."""
@@ -447,6 +465,9 @@ class Service:
                     f"model {model!r} has an active version and may be in use: "
                     "remove it with force to take it out of service"
                 )
+        await self._rollouts.supersede(model, "the model is removed")
+        async with self._routes.lock(model):
+            document = self._catalogue.model(model)
             table = self._routes.table(document, None, None, withdrawn=None)
             await self._node.publish(msgspec.structs.replace(table, versions=()))
             await self._catalogue.remove_model(model)

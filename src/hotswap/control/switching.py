@@ -119,6 +119,19 @@ class Switching:
         self._routes.give_up(operation.model, operation.version)
         return await self._operations.update(id, state="aborted", reason="it was aborted")
 
+    def give_up(self, model: str, version: str) -> None:
+        """A switch to that version is not wanted any more: end it if it is still preparing."""
+        id, task = self._preparing.get(model, ("", None))
+        if task is None or self._operations.get(id).version != version:
+            return
+        self._aborted.add(id)
+        del self._preparing[model]
+        task.cancel()
+
+    async def drop_intent(self, model: str) -> None:
+        """A flip that was decided before control died is not wanted any more. Raises `StoreError`."""
+        await self._catalogue.amend(model, lambda now: msgspec.structs.replace(now, intent=None))
+
     async def _carry_out(self, operation: OperationView, force: bool) -> SwitchView:
         name, version = operation.model, operation.version
         began = self._clock.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,12 @@ from hotswap.core.lifecycle import ModelDocument
 from hotswap.core.routing import RouteTable
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.spec import Artifact, Ingested, ManifestEntry, VersionSettings
+from hotswap.core.windows import Window
 from hotswap.errors import LoadError, StoreError
 from hotswap.ipc.messages import (
     AllWarm,
+    Counted,
+    CountedSaved,
     Drained,
     HostChanged,
     HostGone,
@@ -31,8 +35,10 @@ from hotswap.ipc.messages import (
     Publish,
     Published,
     Snapshot,
+    StableOnly,
     StartHost,
     StopHost,
+    Tripped,
     Wanted,
 )
 from hotswap.ports import MetricSource
@@ -78,6 +84,8 @@ class LifeStore:
         self._store = store
         self._life = life
         self.failing = ""
+        #: writes wait for it where it is given
+        self.blocked: asyncio.Event | None = None
 
     async def open(self) -> None:
         if self.failing:
@@ -106,6 +114,9 @@ class LifeStore:
 
     async def put(self, kind: str, key: str, value: bytes, generation: int | None = None) -> int:
         self._may_write()
+        if self.blocked is not None:
+            await self.blocked.wait()
+            self._may_write()
         result = await self._store.put(kind, key, value, generation)
         self._wrote(f"put {kind} {key}")
         return result
@@ -121,7 +132,8 @@ class FakeSupervisor:
 
     ``broken``: why (and with which exception) a version cannot be loaded. ``held``: versions
     whose hosts stay starting until `finish`. ``refuse``: why flips are not carried out.
-    ``draining``: workers hold their old tables until `drain`.
+    ``draining``: workers hold their old tables until `drain`. ``stable_only``: words with the bit
+    set. ``unsaved``: reports that control has not saved yet. ``run`` names this supervisor.
     """
 
     def __init__(self, runtime_dir: Path) -> None:
@@ -138,6 +150,14 @@ class FakeSupervisor:
         self.refuse = ""
         self.silent = False
         self.draining = False
+        self.run = secrets.token_hex(4)
+        self.stable_only: set[int] = set()
+        self.tripped: dict[int, Tripped] = {}
+        self.unsaved: list[Counted] = []
+        self.sequence = 0
+        #: every exposure that was ever in force: (model, test, stage, weight, mirror, stable)
+        self.shown: list[tuple[str, str, int, int, int, str | None]] = []
+        self.flips: list[tuple[str, str | None]] = []
         self.life = Life()
 
     def sender(self, life: Life) -> FakeSender:
@@ -148,7 +168,7 @@ class FakeSupervisor:
             hosts=tuple(self.hosts.values()), tables=tuple(self.tables.values()), workers=2,
             started=self.all_warm > 0, nursery=(), runtime_dir=str(self.runtime_dir), settings=b"",
             started_at=1.0, supervisor_pid=1, data_address=("127.0.0.1", 1),
-            control_address=("127.0.0.1", 2),
+            control_address=("127.0.0.1", 2), run=self.run,
         )  # fmt: skip
 
     def running(self) -> dict[str, list[str]]:
@@ -174,6 +194,11 @@ class FakeSupervisor:
                 self._tell(HostGone(message.host))
         elif isinstance(message, Publish):
             self._publish(message.table, life)
+        elif isinstance(message, StableOnly):
+            self.stable_only.add(message.index)
+            life.happened(f"stable only {message.index}")
+        elif isinstance(message, CountedSaved):
+            self.unsaved = [each for each in self.unsaved if each.sequence > message.sequence]
         elif isinstance(message, Preload):
             self.preloaded.append(message.runtimes)
         elif isinstance(message, AllWarm):
@@ -212,10 +237,13 @@ class FakeSupervisor:
         self.hosts[spec.host] = state
         self._tell(HostChanged(state))
 
-    def lose(self, model: str, version: str) -> None:
-        """The hosts of a version are dead and cannot be started again."""
+    def lose(self, model: str, version: str, *, twin: bool | None = None, most: int = 99) -> None:
+        """Hosts of a version (at most so many) are dead and cannot be started again."""
+        gone = 0
         for name, state in list(self.hosts.items()):
-            if (state.spec.model, state.spec.version) == (model, version):
+            ours = (state.spec.model, state.spec.version) == (model, version)
+            if ours and twin in (None, state.spec.twin) and gone < most:
+                gone += 1
                 del self.hosts[name]
                 failed = msgspec.structs.replace(state, state="failed", error="it keeps dying")
                 self._tell(HostChanged(failed))
@@ -225,15 +253,69 @@ class FakeSupervisor:
         error = self.refuse
         if before is not None and before.revision >= table.revision:
             error = f"revision {table.revision} is not newer than {before.revision}"
+        # A twin that died may still be named: its requests go to the version's own hosts.
         named = {ref.host for entry in table.versions for ref in entry.hosts}
         assert named <= set(self.hosts), "a table names hosts that do not run"
         if not error:
-            self.tables[table.index] = table
-            life.happened(f"publish {table.model} {table.revision} {table.stable}")
+            self._commit(before, table)
+            life.happened(f"publish {table.model} {table.revision} {table.stable}{_said(table)}")
         if not self.silent:
             self._tell(Published(table.index, table.revision, 0.01, 1.0, 2, 2, error))
         if not self.draining:
-            self.drain()
+            self._tell(Drained(table.index, self.tables[table.index].revision))
+
+    def _commit(self, before: RouteTable | None, table: RouteTable) -> None:
+        self.tables[table.index] = table
+        tripped = self.tripped.get(table.index)
+        if tripped is not None and (table.split is None or table.split.test != tripped.test):
+            del self.tripped[table.index]
+            tripped = None
+        if tripped is None:
+            self.stable_only.discard(table.index)
+        if before is None or before.stable != table.stable:
+            self.flips.append((table.model, table.stable))
+        split = table.split
+        if split is not None:
+            shape = (split.test, split.stage, split.weight, split.mirror)
+            self.shown.append((table.model, *shape, table.stable))
+
+    def exposed(self, model: str = "m") -> int:
+        """The candidate's weight that is in force, as workers see it (of 10,000)."""
+        table = self.table(model)
+        if table.split is None or table.index in self.stable_only:
+            return 0
+        return table.split.weight
+
+    def count(self, *windows: Window) -> None:
+        """Workers report windows."""
+        self.sequence += 1
+        batch = Counted(list(windows), self.sequence)
+        self.unsaved.append(batch)
+        self._tell(batch)
+
+    def trip(self, reason: str, model: str = "m") -> None:
+        """A worker's breaker takes the candidate out of every worker's route."""
+        table = self.table(model)
+        assert table.split is not None
+        message = Tripped(table.index, table.split.test, reason, 5)
+        self.tripped[table.index] = message
+        self.stable_only.add(table.index)
+        self._tell(message)
+
+    def told(self) -> None:
+        """A control process has just begun: what the one before did not save."""
+        for tripped in self.tripped.values():
+            self._tell(tripped)
+        for batch in self.unsaved:
+            self._tell(batch)
+
+    def revive(self, model: str, version: str, *, twin: bool = False) -> None:
+        """The processes of a version died, and run again."""
+        for name, state in list(self.hosts.items()):
+            spec = state.spec
+            if (spec.model, spec.version, spec.twin) == (model, version, twin):
+                self.hosts[name] = msgspec.structs.replace(state, restarts=state.restarts + 1)
+                self._tell(HostChanged(self.hosts[name]))
 
     def drain(self) -> None:
         """No worker holds an old table any more."""
@@ -243,6 +325,13 @@ class FakeSupervisor:
     def want(self, model: str, version: str) -> None:
         """A client asked a worker for a version that is not warm."""
         self._tell(Wanted(model, version))
+
+
+def _said(table: RouteTable) -> str:
+    split = table.split
+    if split is None:
+        return ""
+    return f" {split.candidate}@{split.weight} stage {split.stage}"
 
 
 class FakeSender:
@@ -328,6 +417,7 @@ class World:
         service = self.begin(cut)
 
         async def start() -> None:
+            self.supervisor.told()
             await service.open()
             await service.restore()
             # As the supervisor says to a control process that has just begun.
@@ -363,9 +453,9 @@ class World:
         """The whole node again: tables and wanted hosts are restored from the last run."""
         old = self.supervisor
         new = self.supervisor = FakeSupervisor(self.folder)
-        named = {r.host for t in old.tables.values() for e in t.versions for r in e.hosts}
+        named = {host for table in old.tables.values() for host in table.hosts()}
         new.broken, new.signatures = old.broken, old.signatures
-        new.tables = dict(old.tables)
+        new.tables, new.shown, new.flips = dict(old.tables), old.shown, old.flips
         new.hosts = {n: s for n, s in old.hosts.items() if n in named}
         return await self.restart(cut)
 
