@@ -26,6 +26,8 @@ class Publisher:
         self.tables: dict[int, RouteTable] = {}
         #: index -> the breaker that tripped on a test which the committed table still has
         self.tripped: dict[int, Tripped] = {}
+        #: index -> the test that control took out of the route
+        self._lowered: dict[int, str] = {}
         self._runtime_dir = runtime_dir
         self._epoch = epoch
         self._workers = workers
@@ -82,6 +84,10 @@ class Publisher:
         return Published(table.index, table.revision, flip_ms, publish_ms, acks, live, error)
 
     def _still_tripped(self, table: RouteTable) -> bool:
+        test = None if table.split is None else table.split.test
+        if self._lowered.get(table.index) == test is not None:
+            return True
+        self._lowered.pop(table.index, None)
         tripped = self.tripped.get(table.index)
         if tripped is None:
             return False
@@ -100,5 +106,10 @@ class Publisher:
         return True
 
     def stable_only(self, index: int) -> None:
-        """Lower exposure: needs no table and waits for nothing."""
+        """Lower exposure: needs no table and waits for nothing. A flip that is under way meanwhile
+        and still has the candidate must not raise it again.
+        """
+        table = self.tables.get(index)
+        if table is not None and table.split is not None:
+            self._lowered[index] = table.split.test
         self._epoch.stable_only(index)

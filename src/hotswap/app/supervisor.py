@@ -267,7 +267,8 @@ class Supervisor:
     async def _publish(self, message: Publish) -> None:
         before = self._publisher.tables.get(message.table.index)
         published: Published = await self._publisher.publish(message.table)
-        if before is not None and before.stable != message.table.stable:
+        lowered = before is not None and before.split is not None and message.table.split is None
+        if lowered or (before is not None and before.stable != message.table.stable):
             self._save_now()  # before it is answered: a restart must not serve what was left
         else:
             self._save()

@@ -221,3 +221,16 @@ async def test_another_attempt_starts_with_a_clean_word(rig: Rig) -> None:
         await rig.publisher.publish(after)
         assert rig.epoch.words[1] == revision
         assert rig.publisher.tripped == {}
+
+
+async def test_what_control_lowered_stays_so_under_a_flip_of_the_same_test(rig: Rig) -> None:
+    """Only a table of another test, or of none, brings a candidate back."""
+    await rig.publisher.publish(divided(1))
+    rig.publisher.stable_only(1)
+    await rig.publisher.publish(divided(2))
+    assert rig.epoch.words[1] == 2 | STABLE_ONLY
+    assert rig.publisher.tripped == {}
+    await rig.publisher.publish(divided(3, "another"))
+    assert rig.epoch.words[1] == 3
+    await rig.publisher.publish(divided(4))
+    assert rig.epoch.words[1] == 4
