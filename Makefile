@@ -11,11 +11,11 @@ STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 ARGS ?=
 
-.PHONY: help setup demo serve test lint format bench docs coverage lock clean
+.PHONY: help setup demo serve test lint format bench bench-decisions docs coverage lock clean
 
 help: ## list what can be made
 	@echo "make TARGET [ARGS='…']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The first interpreter that is new enough and can make environments. A name on PATH may be a
 # shim of something that is not installed, so each one is asked.
@@ -74,6 +74,9 @@ format: $(STAMP) ## format the code and fix what can be fixed by itself
 
 bench: $(STAMP) ## measure against other servers, side by side (ARGS go to benchmarks)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-decisions: $(STAMP) ## measure how well rollouts decide, and write docs/decisions.md (ARGS=--quick)
+	@$(BIN)/python -m benchmarks.decisions $(ARGS)
 
 docs: $(STAMP) ## build the documentation into docs/_build/html
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

@@ -84,7 +84,9 @@ def row(delays: Delays, bound: float, **what: Any) -> dict[str, Any]:
         "ratio_error": float(n.std() / math.sqrt(len(n))) / bound,
         "candidate": float(delays.candidate[found].mean()),
         "failures": float(delays.failures[found].mean()),
-        "times_bound": [round(x / bound, 3) for x in np.quantile(n, np.linspace(0, 1, 201)).tolist()],  # fmt: skip
+        "times_bound": [
+            round(x / bound, 3) for x in np.quantile(n, np.linspace(0, 1, 201)).tolist()
+        ],
     }
 
 
@@ -113,26 +115,25 @@ def latency_bound(rho: float, ratio: float, sigma: float = SIGMA) -> float:
     return float(ALONE / told)
 
 
-def latency_piece(seed: int, runs: int, ratio: float, enough: float) -> tuple[list[float], list[float], list[float]]:  # fmt: skip
-    """(compared requests from the first bet, the candidate's among them, compared requests before
-    it) of each run, candidate and its counterpart each with a coin of one half; -1: not found.
+def latency_piece(seed: int, runs: int, ratio: float, enough: float) -> tuple[list[float], list[float]]:  # fmt: skip
+    """(compared requests from the first bet, the candidate's among them) of each run, candidate
+    and its counterpart each with a coin of one half; -1: not found.
     """
-    first_bets, candidates, before = [], [], []
+    first_bets, candidates = [], []
     for run in range(runs):
         rng = generator(11, seed, run)
         length = 20_000
         ours = rng.random(length) < 0.5
         ns = MEDIAN_NS * np.exp(SIGMA * rng.standard_normal(length)) * np.where(ours, ratio, 1.0)
         at = vectors.buckets_of(ns)
-        first = int(np.searchsorted(np.cumsum(~ours), REFERENCE)) + 1
-        reference = vectors.freeze(at[:first][~ours[:first]])
-        path = vectors.latency_path(reference, at[first:], ours[first:])
+        reference = vectors.freeze(at[:REFERENCE])
+        path = vectors.latency_path(reference, at[REFERENCE:], ours[REFERENCE:])
         fired = path >= math.exp(enough)
         where = int(fired.argmax()) + 1 if fired.any() else -1
         first_bets.append(float(where))
-        candidates.append(float(ours[first : first + where].sum()) if where > 0 else -1.0)
-        before.append(float(first))
-    return first_bets, candidates, before
+        mine = ours[REFERENCE : REFERENCE + where].sum()
+        candidates.append(float(mine) if where > 0 else -1.0)
+    return first_bets, candidates
 
 
 def latency_rows(work: Work, ratio: float) -> list[dict[str, Any]]:
@@ -143,14 +144,14 @@ def latency_rows(work: Work, ratio: float) -> list[dict[str, Any]]:
         found = work.map(f"latency × {ratio:g} ({which})", latency_piece, pieces)
         compared = np.array([x for f in found for x in f[0]])
         ours = np.array([x for f in found for x in f[1]])
-        before = np.array([x for f in found for x in f[2]])
         for rho in RHOS:
             share = min(1.0, 2.0 * rho)  # of the requests, those that are compared
             requests = np.where(compared > 0, compared / share, -1.0)
             delays = Delays(requests, ours, np.zeros(len(ours)))
             cell = row(delays, latency_bound(0.5, ratio) / share, rho=rho, ratio_of_times=ratio, which=which)  # fmt: skip
             cell["bound_all"] = latency_bound(rho, ratio)
-            cell["reference"] = float(before.mean()) / share
+            cell["reference"] = REFERENCE / share
+            cell["latencies"] = float(compared[compared > 0].mean())
             rows.append(cell)
     return rows
 

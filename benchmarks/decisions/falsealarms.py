@@ -64,12 +64,6 @@ def compared(drawn: Drawn) -> Ints:
     return np.flatnonzero((drawn.outcome != 1) & ((drawn.arm > 0) | (drawn.stage == 2)))
 
 
-def frozen_at(drawn: Drawn, of: Ints) -> int:
-    """After how many of the compared requests the reference is frozen; latency begins anew there."""
-    stable = np.cumsum(drawn.arm[of] != 2)
-    return int(np.searchsorted(stable, REFERENCE)) + 1
-
-
 def events_path(drawn: Drawn, kind: int) -> tuple[Ints, Floats]:
     """Where the events of that outcome are, and the e-value after each (before the first: 1)."""
     at = np.flatnonzero(drawn.outcome == kind)
@@ -82,9 +76,9 @@ def events_path(drawn: Drawn, kind: int) -> tuple[Ints, Floats]:
 def evidence_path(drawn: Drawn) -> tuple[Ints, Floats]:
     """Every request at which the combined e-value changes, and the e-value after it."""
     of = compared(drawn)
-    first = frozen_at(drawn, of)
-    reference = vectors.freeze(drawn.bucket[of[:first]][drawn.arm[of[:first]] != 2])
-    of = of[first:]
+    # The first of both arms fix the reference; latency begins anew after them.
+    reference = vectors.freeze(drawn.bucket[of[:REFERENCE]])
+    of = of[REFERENCE:]
     latency = vectors.latency_path(reference, drawn.bucket[of], drawn.arm[of] == 2)
     latency = np.concatenate(([1.0], latency))
     errors_at, errors = events_path(drawn, 1)

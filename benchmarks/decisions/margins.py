@@ -61,9 +61,8 @@ def latency_peaks(rng: np.random.Generator, ratio: float, requests: int) -> list
     ours = rng.random(requests) < 0.5
     ns = MEDIAN_NS * np.exp(SIGMA * rng.standard_normal(requests)) * np.where(ours, ratio, 1.0)
     at = vectors.buckets_of(ns)
-    first = int(np.searchsorted(np.cumsum(~ours), REFERENCE)) + 1
-    reference = vectors.freeze(at[:first][~ours[:first]])
-    at, ours = at[first:], ours[first:]
+    reference = vectors.freeze(at[:REFERENCE])
+    at, ours = at[REFERENCE:], ours[REFERENCE:]
     peaks = []
     for place in vectors.QUANTILE_AT.values():
         threshold = int(reference.thresholds[place])
@@ -116,8 +115,7 @@ def at_margin(work: Work) -> list[dict[str, Any]]:
     )
     runs = pieces * _PIECE
     counts = {
-        name: sum(f[0][place] for f in found_l)
-        for place, name in enumerate(vectors.QUANTILE_AT)
+        name: sum(f[0][place] for f in found_l) for place, name in enumerate(vectors.QUANTILE_AT)
     }
     counts["all three, as a promotion needs"] = sum(f[1] for f in found_l)
     for name, hits in counts.items():

@@ -127,7 +127,7 @@ def judged(ours_by_minute: Floats, theirs_by_minute: Floats) -> bool:
         return False
     differences = np.sort(np.subtract.outer(ours_by_minute, theirs_by_minute), axis=None)
     reach = 2.3263478740408408 * math.sqrt(n * m * (n + m + 1) / 12.0)
-    at = int(math.floor(n * m / 2.0 - reach))
+    at = math.floor(n * m / 2.0 - reach)
     if at < 0:
         return False
     shift = float(np.median(differences))

@@ -1,0 +1,65 @@
+"""The page: what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is written anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.decisions.tables import TABLES, Table
+from benchmarks.paths import ROOT
+
+PAGE: Final = ROOT / "docs" / "decisions.md"
+PICTURES: Final = ROOT / "docs" / "_static"
+
+
+class NoMarker(Exception):
+    """A part of the page was asked for that the page has no place for."""
+
+
+def markdown(table: Table) -> str:
+    """A table with its first row as the header.
+
+    >>> print(markdown([["what", "n"], ["a", "1"]]))
+    | what | n |
+    |---|---|
+    | a | 1 |
+    """
+    lines = [f"| {' | '.join(row)} |" for row in table]
+    lines.insert(1, "|" + "---|" * len(table[0]))
+    return "\n".join(lines)
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between the markers of that name. Raises `NoMarker`."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    if begin not in page or end not in page:
+        raise NoMarker(f"the page has no markers {begin} and {end}: add them where {name} belongs")
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", page)
+
+
+def taken(result: dict[str, Any]) -> str:
+    """When and on what."""
+    machine = result["machine"]
+    seconds = sum(group["took_seconds"] for group in result["times"].values())
+    return (
+        f"Taken {result['started']} on {machine['cores']} cores ({machine['cpu']}), Python "
+        f"{machine['python']}, commit {machine['commit']}, by `make bench-decisions` in "
+        f"{seconds / 60:.1f} minutes. Every draw is seeded: another run gives the same figures, "
+        "but for what deciding costs."
+    )
+
+
+def written(page: str, result: dict[str, Any]) -> str:
+    """The page with this result's tables; groups that it lacks stay as they were."""
+    page = replaced(page, "taken", taken(result))
+    for name, (group, table) in TABLES.items():
+        if group in result["groups"]:
+            page = replaced(page, name, markdown(table(result["groups"])))
+    return page
+
+
+def write(result: dict[str, Any], path: Path = PAGE) -> None:
+    """Write the page where it is kept."""
+    path.write_text(written(path.read_text(), result))
