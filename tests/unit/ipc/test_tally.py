@@ -35,7 +35,7 @@ def tally(tmp_path: Path) -> Iterator[TallyFile]:
     file.close()
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(events=EVENTS)
 def test_the_sum_over_files_is_what_was_counted(
     events: list[tuple[int, tuple[str, str, str], str | None, int, int]],
