@@ -27,7 +27,7 @@ from hotswap.control.warming import Policy
 from hotswap.errors import ConfigError, HotswapError, StoreError
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
-from hotswap.ipc.messages import Snapshot, Stop, Unready
+from hotswap.ipc.messages import Counted, Snapshot, Stop, Tripped, Unready
 from hotswap.ports import MetricSource, Store
 from hotswap.sources.folder import FolderSource
 
@@ -90,6 +90,8 @@ class ControlProcess:
         self._snapshot: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self._node: Node | None = None
         self._service: Service | None = None
+        #: what was said right after the snapshot, to a service that is not made yet
+        self._early: list[Counted | Tripped] = []
         self._server: Any = None
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,6 +153,8 @@ class ControlProcess:
         elif isinstance(message, Unready):
             if self._service is not None:
                 self._service.drain()
+        elif self._service is None and isinstance(message, Counted | Tripped):
+            self._early.append(message)  # evidence that the control before did not save
         elif self._node is not None:
             self._node.heard(message)
 
@@ -182,6 +186,9 @@ class ControlProcess:
             sources=sources,
         )
         self._service = service
+        for message in self._early:
+            self._node.heard(message)
+        self._early.clear()
         return service
 
     def _info(self, settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
