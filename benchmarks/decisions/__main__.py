@@ -59,8 +59,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def measure(chosen: list[str], *, quick: bool, console: Console) -> dict[str, Any]:
-    """A result of these groups."""
+def measure(chosen: list[str], path: Path, *, quick: bool, console: Console) -> dict[str, Any]:
+    """A result of these groups, kept at ``path`` after each."""
     now = datetime.datetime.now(datetime.UTC)
     result: dict[str, Any] = {
         "started": f"{now:%Y-%m-%d %H:%M} UTC",
@@ -75,6 +75,7 @@ def measure(chosen: list[str], *, quick: bool, console: Console) -> dict[str, An
             console.print(f"{name}: {sys.modules[GROUPS[name].__module__].__doc__}", markup=False)
             result["groups"][name] = GROUPS[name](work)
             result["times"][name] = {"took_seconds": round(time.monotonic() - begin, 1)}
+            path.write_text(json.dumps(result))  # what is measured survives an interruption
     return result
 
 
@@ -123,13 +124,13 @@ def main(given: list[str] | None = None) -> int:
         raise SystemExit(f"{args.into} is a quick run: a full one is not measured into it")
     if args.page and not earlier:
         raise SystemExit("--page writes the page of an earlier result: name it with --into")
+    path = RESULTS / f"decisions-{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H%M%S}.json"
     if args.page:
         result = earlier
     else:
-        result = measure(chosen, quick=args.quick, console=console)
+        result = measure(chosen, path, quick=args.quick, console=console)
         for part in ("groups", "times"):
             result[part] = earlier.get(part, {}) | result[part]
-    path = RESULTS / f"decisions-{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H%M%S}.json"
     path.write_text(json.dumps(result))
     show(console, result["groups"])
     console.print(f"Raw numbers: {path}")

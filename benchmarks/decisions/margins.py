@@ -90,7 +90,7 @@ def latency_piece(seed: int, runs: int, ratio: float) -> tuple[list[int], int]:
 def at_margin(work: Work) -> list[dict[str, Any]]:
     """False promotions at three base rates, and for latency."""
     rows = []
-    pieces = max(2, work.runs(5_000) // _PIECE)
+    pieces = max(2, work.runs(3_000) // _PIECE)
     for number, p0 in enumerate((0.001, 0.01, 0.02)):
         p1 = max(p0 * RATIO, p0 + INCREASE)
         seeds = [(number * 1000 + piece, _PIECE, p0, p1) for piece in range(pieces)]
