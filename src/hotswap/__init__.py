@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hotswap.app.engine import Engine, SwitchingStrategyType
     from hotswap.app.engine_prediction import Prediction
+    from hotswap.core.rollout_views import PlanView, RolloutView
+    from hotswap.core.views import OperationView
     from hotswap.errors import (
         BadInput,
         ConfigError,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         DigestMismatch,
         Forbidden,
+        HostLost,
         HotswapError,
         InvalidOutput,
         LoadError,
@@ -43,12 +46,16 @@ _WHERE = {
     "Engine": _ENGINE,
     "SwitchingStrategyType": _ENGINE,
     "Prediction": "hotswap.app.engine_prediction",
+    "PlanView": "hotswap.core.rollout_views",
+    "RolloutView": "hotswap.core.rollout_views",
+    "OperationView": "hotswap.core.views",
     "BadInput": _ERRORS,
     "ConfigError": _ERRORS,
     "Conflict": _ERRORS,
     "DeadlineExceeded": _ERRORS,
     "DigestMismatch": _ERRORS,
     "Forbidden": _ERRORS,
+    "HostLost": _ERRORS,
     "HotswapError": _ERRORS,
     "InvalidOutput": _ERRORS,
     "LoadError": _ERRORS,
@@ -72,15 +79,19 @@ __all__ = [
     "DigestMismatch",
     "Engine",
     "Forbidden",
+    "HostLost",
     "HotswapError",
     "InvalidOutput",
     "LoadError",
     "MissingDependency",
     "ModelFailed",
     "NotFound",
+    "OperationView",
     "OutOfMemory",
     "Overloaded",
+    "PlanView",
     "Prediction",
+    "RolloutView",
     "SignatureMismatch",
     "StoreError",
     "SwitchingStrategyType",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -173,12 +176,26 @@ def _candidates_apart(settings: EngineSettings) -> bool:
     return settings.isolation != "thread" and not why
 
 
+#: What `logging` calls its own: it refuses them as names of anything else.
+_ITS_OWN = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+
+def spare_names(_: object, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """What is logged, under names that `logging` accepts.
+
+    >>> spare_names(None, "info", {"event": "rollout", "message": "at 5 %"})
+    {'event': 'rollout', 'message_': 'at 5 %'}
+    """
+    return {f"{name}_" if name in _ITS_OWN else name: value for name, value in event.items()}
+
+
 def log_by_the_standard_library() -> None:
     """What is logged goes to `logging`, as a library's should, unless the program says otherwise."""
     if not structlog.is_configured():
         structlog.configure(
             processors=[
                 structlog.stdlib.filter_by_level,
+                spare_names,
                 structlog.stdlib.render_to_log_kwargs,
             ],
             logger_factory=structlog.stdlib.LoggerFactory(),

@@ -9,6 +9,7 @@ import pytest
 
 import hotswap
 from hotswap import SwitchingStrategyType
+from hotswap.core.strategy import STRATEGIES
 
 
 def test_every_public_name_is_there() -> None:
@@ -33,6 +34,6 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_there_is_one_strategy() -> None:
-    """Others are not offered before they exist."""
-    assert [each.name for each in SwitchingStrategyType] == ["IMMEDIATE"]
+def test_the_strategies_are_those_of_a_rollout() -> None:
+    """Each by the name that a rollout's body has."""
+    assert tuple(each.value for each in SwitchingStrategyType) == STRATEGIES
