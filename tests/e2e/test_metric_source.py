@@ -97,6 +97,8 @@ def test_an_outage_holds_and_a_level_takes_back(folder: Path, serve: Serve, tmp_
             os.kill(killed[0], signal.SIGKILL)
             wait_until(lambda: server.control_pids() not in ([], killed), "another control")
             server.wait_control()
+            path = f"{ROLLOUTS}/{id}"
+            wait_until(lambda: server.control("GET", path).status == 200, "the store to be read")
             seen = ticked(server, id, 2.0)
             assert (seen["phase"], seen["reason"]) == ("Paused", "metrics_outage")
             assert seen["weights"] == {"v1": 80.0, "v2": 20.0}
