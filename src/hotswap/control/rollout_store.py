@@ -9,7 +9,7 @@ import structlog
 
 from hotswap.core.journal import Entry
 from hotswap.core.rollout import Rollout
-from hotswap.core.rollout_views import HistoryView
+from hotswap.core.rollout_views import HistoryView, PointView
 from hotswap.core.units import Units
 from hotswap.errors import Conflict, StoreError
 from hotswap.ports import Store
@@ -25,7 +25,7 @@ class Document(msgspec.Struct, frozen=True):
     that one write says both what is so and that it was written down. ``units``: saved chunks.
     ``commands``: by idempotency key. ``restarts``: how often the candidate's processes had died
     before the attempt. ``shown``: the last stage that a table was seen to show. ``closed``: it is
-    over, and nothing of it is left.
+    over, and nothing of it is left. ``series``: how the evidence went.
     """
 
     rollout: Rollout
@@ -37,6 +37,7 @@ class Document(msgspec.Struct, frozen=True):
     restarts: int = 0
     shown: int = 0
     closed: bool = False
+    series: tuple[PointView, ...] = ()
 
 
 class RolloutStore:

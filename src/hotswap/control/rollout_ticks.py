@@ -26,6 +26,7 @@ from hotswap.core.metric_view import metric_views
 from hotswap.core.phases import phase, reason
 from hotswap.core.rollout import FINAL, Decision, Exposure, Observation, Rollout, Status
 from hotswap.core.routing import RouteTable, Split
+from hotswap.core.series import sampled
 from hotswap.core.windows import WINDOW_NS
 from hotswap.errors import HotswapError
 from hotswap.ports import Clock
@@ -155,8 +156,9 @@ class RolloutTicks:
     def _look(self, run: Run) -> None:
         if run.lock.locked():  # somebody moves it: it can only be lowered meanwhile
             seen = self.observe(run)
-            if falls(decide(run.rollout, seen, 0.0).status):
-                run.barred.add("evidence")
+            status = decide(run.rollout, seen, 0.0).status
+            if falls(status) and not falls(run.status):
+                run.breaker = run.breaker or status.message  # it stays out, whatever is seen later
                 self.lower(run)
             return
         moment = self._decided(run)
@@ -199,9 +201,11 @@ class RolloutTicks:
         decision = decide(before, seen, seconds)
         if decision.analysis is not None:
             run.analysis = decision.analysis
+            series = sampled(run.document.series, decision.status, decision.analysis)
+            if series is not run.document.series:
+                run.note(series=series)
         if run.breaker or falls(decision.status):
             self.lower(run)
-        run.barred.discard("evidence")
         exposure = before.status.exposure
         if (
             exposure is not None

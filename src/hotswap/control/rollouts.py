@@ -297,7 +297,7 @@ class Rollouts:
             queued = current is not None
             rollout = begun(
                 secrets.token_hex(5), spec, stable, self._instances(spec.model, stable),
-                self._stats(), self._clock.wall(), key, queued=queued,
+                self._stats(), self._begun_at(), key, queued=queued,
             )  # fmt: skip
             if self.apart:
                 rollout = msgspec.structs.replace(rollout, apart=True)
@@ -316,6 +316,11 @@ class Rollouts:
                 await self._replace(run)
             self._news.set()
         return self._view(run)
+
+    def _begun_at(self) -> float:
+        """Unix time, and after all that began before: it is also their order."""
+        last = max((run.rollout.created_at for run in self._runs.values()), default=0.0)
+        return max(self._clock.wall(), last + 1e-3)
 
     def _repeated(self, id: str, spec: RolloutSpec) -> RolloutView:
         run = self._run(id)
@@ -376,7 +381,8 @@ class Rollouts:
             analysis = analysed(rollout, seen)
         exposed = exposure_of(table, rollout)
         active = table.stable if table is not None else None
-        return rollout_view(rollout, analysis, run.document.history, exposed, active)
+        series = run.document.series if metrics else ()
+        return rollout_view(rollout, analysis, run.document.history, exposed, active, series)
 
     async def all(self, model: str | None = None) -> list[RolloutView]:
         """Newest first, without their metrics' details."""

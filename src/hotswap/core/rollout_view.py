@@ -11,7 +11,7 @@ from hotswap.core.metric_view import failures, metric_views
 from hotswap.core.phases import phase, reason
 from hotswap.core.plan import Hold, Mirror, Pair, Requests, SetWeight, kind, label
 from hotswap.core.rollout import Exposure, Rollout
-from hotswap.core.rollout_views import HistoryView, RolloutView, StepView
+from hotswap.core.rollout_views import HistoryView, PointView, RolloutView, StepView
 from hotswap.core.routing import WHOLE
 
 
@@ -21,6 +21,7 @@ def rollout_view(
     history: Sequence[HistoryView],
     exposed: Exposure | None,
     active: str | None,
+    series: Sequence[PointView] = (),
 ) -> RolloutView:
     """``analysis`` None: without metrics. ``exposed``: by the route table in force."""
     status, spec = rollout.status, rollout.spec
@@ -50,6 +51,7 @@ def rollout_view(
         updated_at=rollout.updated_at,
         spec=_spec(rollout),
         warnings=rollout.warnings,
+        series=tuple(series),
     )
 
 

@@ -70,13 +70,26 @@ class HistoryView(msgspec.Struct, frozen=True):
     step: int
 
 
+class PointView(msgspec.Struct, frozen=True):
+    """The evidence at one moment, ``elapsed`` seconds after the attempt began: by metric, the odds
+    against the candidate and the proof for it. ``weight`` in percent.
+    """
+
+    elapsed: float
+    attempt: int
+    weight: float
+    against: dict[str, float] = {}
+    proof: dict[str, float] = {}
+
+
 class RolloutView(msgspec.Struct, frozen=True):
     """One rollout.
 
     ``weights``: percent of the unpinned requests that each version answers, by version.
     ``counts``: candidate_requests, stable_requests, candidate_failures, fallbacks, pairs,
     mirrored, dropped, excluded. ``elapsed_seconds`` since it began, ``step_seconds`` since its step
-    began, both without the time that control was away. Times are Unix times.
+    began, both without the time that control was away. Times are Unix times. ``series``: how the
+    evidence went, for plots.
     """
 
     id: str
@@ -104,6 +117,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     updated_at: float
     spec: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    series: tuple[PointView, ...] = ()
 
 
 class StepPlan(msgspec.Struct, frozen=True):
