@@ -142,6 +142,19 @@ def traces(view: RolloutView, journal: Sequence[JournalView]) -> list[Trace]:
     return [Trace(name, tuple(points)) for name, points in found.items() if points]
 
 
+def course(
+    view: RolloutView, journal: Sequence[JournalView], name: str
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """A metric's odds against the candidate and its proof, as (seconds since the rollout began,
+    odds), in the present attempt. Empty where nothing was kept but the decisions.
+    """
+    began = max(0.0, view.updated_at - origin(view, journal) - view.elapsed_seconds)
+    points = [point for point in view.series if point.attempt == view.attempt]
+    against = [(began + p.elapsed, p.against[name]) for p in points if name in p.against]
+    proof = [(began + p.elapsed, p.proof.get(name, 1.0)) for p in points if name in p.against]
+    return against, proof
+
+
 def latest(view: RolloutView, journal: Sequence[JournalView]) -> list[MetricView]:
     """The metrics as they stand, or as they were last decided by if it is over."""
     if view.metrics:

@@ -48,7 +48,8 @@ def draw(view: RolloutView, journal: Sequence[JournalView]) -> Plots:
     evidence = []
     for index, trace in enumerate(traces, 1):
         if len(trace.points) > 1:
-            drawn = (_odds(index, trace, unit), _estimate(index, trace, unit))
+            course = report_data.course(view, journal, trace.name)
+            drawn = (_odds(index, trace, unit, course), _estimate(index, trace, unit))
             evidence.append((trace.name, tuple(plot for plot in drawn if plot is not None)))
     return Plots(_weights(view, points, unit), tuple(evidence), tuple(_latency(view, journal)))
 
@@ -78,13 +79,19 @@ def _weights(
     return Plot("weights", title, chart.svg(), text)
 
 
-def _odds(index: int, trace: Trace, unit: tuple[str, float]) -> Plot | None:
+Course = tuple[list[tuple[float, float]], list[tuple[float, float]]]
+
+
+def _odds(index: int, trace: Trace, unit: tuple[str, float], course: Course) -> Plot | None:
     last = trace.points[-1][1]
     if not any(m.evidence > 0 or m.proof > 0 for _, m in trace.points):
         return None
     name, size = unit
-    against = [(at / size, _clipped(metric.evidence)) for at, metric in trace.points]
-    proof = [(at / size, _clipped(metric.proof)) for at, metric in trace.points]
+    against = [(at / size, _clipped(odds)) for at, odds in course[0]]
+    proof = [(at / size, _clipped(odds)) for at, odds in course[1]]
+    if len(against) < len(trace.points):  # a short one: the decisions tell more
+        against = [(at / size, _clipped(metric.evidence)) for at, metric in trace.points]
+        proof = [(at / size, _clipped(metric.proof)) for at, metric in trace.points]
     title = f"{trace.name}: evidence"
     text = (
         f"Odds over time. At the end {phrases.odds(last.evidence)} against {trace.name}, and "
