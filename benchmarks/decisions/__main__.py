@@ -72,7 +72,8 @@ def measure(chosen: list[str], path: Path, *, quick: bool, console: Console) -> 
     with working(console, quick=quick) as work:
         for name in chosen:
             begin = time.monotonic()
-            console.print(f"{name}: {sys.modules[GROUPS[name].__module__].__doc__}", markup=False)
+            said = (sys.modules[GROUPS[name].__module__].__doc__ or "").partition("\n")[0]
+            console.print(f"{name}: {said}", markup=False)
             result["groups"][name] = GROUPS[name](work)
             result["times"][name] = {"took_seconds": round(time.monotonic() - begin, 1)}
             path.write_text(json.dumps(result))  # what is measured survives an interruption
