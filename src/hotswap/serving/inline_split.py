@@ -168,7 +168,13 @@ class SplitLoop:
 
     async def on_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do it there and wait here, without blocking this loop."""
-        return await asyncio.wrap_future(self.submit(work))
+        try:
+            return await asyncio.wrap_future(self.submit(work))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable("the engine is stopped") from None  # nobody cancelled this one
 
     # --- hosts
 
