@@ -153,6 +153,7 @@ class FakeSupervisor:
         self.run = secrets.token_hex(4)
         self.stable_only: set[int] = set()
         self.tripped: dict[int, Tripped] = {}
+        self.lowered: dict[int, str] = {}
         self.unsaved: list[Counted] = []
         self.sequence = 0
         #: every exposure that was ever in force: (model, test, stage, weight, mirror, stable)
@@ -196,6 +197,9 @@ class FakeSupervisor:
             self._publish(message.table, life)
         elif isinstance(message, StableOnly):
             self.stable_only.add(message.index)
+            split = self.tables[message.index].split
+            if split is not None:
+                self.lowered[message.index] = split.test
             life.happened(f"stable only {message.index}")
         elif isinstance(message, CountedSaved):
             self.unsaved = [each for each in self.unsaved if each.sequence > message.sequence]
@@ -266,11 +270,13 @@ class FakeSupervisor:
 
     def _commit(self, before: RouteTable | None, table: RouteTable) -> None:
         self.tables[table.index] = table
+        test = table.split.test if table.split is not None else ""
         tripped = self.tripped.get(table.index)
-        if tripped is not None and (table.split is None or table.split.test != tripped.test):
+        if tripped is not None and test != tripped.test:
             del self.tripped[table.index]
-            tripped = None
-        if tripped is None:
+        if test != self.lowered.get(table.index):
+            self.lowered.pop(table.index, None)
+        if table.index not in self.tripped and table.index not in self.lowered:
             self.stable_only.discard(table.index)
         if before is None or before.stable != table.stable:
             self.flips.append((table.model, table.stable))

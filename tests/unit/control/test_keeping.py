@@ -247,6 +247,7 @@ async def test_an_active_version_that_is_gone_is_tried_again(served: World) -> N
     del served.supervisor.broken["m", "v1"]
     served.clock.advance(60)
     await served.service.tick()
+    await settle()
     assert served.supervisor.running() == {"m/v1": ["ready"]}
     entry = served.supervisor.table().version("v1")
     assert entry is not None
