@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -426,6 +427,70 @@ async def test_what_is_refused(make: Make) -> None:
         at_once = await engine.start_switch("v2")
         assert isinstance(at_once, OperationView)
         assert (at_once.state, (await engine.predict("m", ROW)).version) == ("done", "v2")
+
+
+async def test_a_corrected_candidate_is_tried_again(make: Make, tmp_path: Path) -> None:
+    """From the first step, in a process of its own, with nothing held against it."""
+    fixed = tmp_path / "fixed"
+    act = f"if not Path({str(fixed)!r}).exists(): raise ValueError('not yet')"
+    async with make(act) as engine, Traffic(engine) as traffic:
+        op = await engine.start_switch(
+            "v2", "gradual", QUICK, model="m", bake_seconds=0, watch_seconds=0, budget_ms=10_000
+        )
+        assert (await ended(engine, op)).phase == "RolledBack"
+        fixed.touch()
+        again = await engine.command(op, "retry")
+        assert (again.attempt, again.counts["candidate_failures"]) == (2, 0)
+        assert (await ended(engine, op)).phase == "Healthy"
+        await traffic.until(lambda seen: seen.versions["v2"] > 0)
+    assert traffic.failed == []
+    assert traffic.wrong == 0
+
+
+KILLED = """
+import asyncio, os, sys
+from hotswap import Engine
+
+async def main():
+    async with Engine(sys.argv[1], trust_code=True, settle_seconds=0) as engine:
+        await asyncio.to_thread(engine.registry.register_model, "m", "v2", sys.argv[2])
+        op = await engine.start_switch("v2", "canary", {"initial_percentage": 50}, model="m")
+        while not engine.rollout(op).weights["v2"]:
+            await asyncio.sleep(0.02)
+        answer = await engine.predict("m", [[0.0]], arm="candidate")
+        print(int(answer.values[0]), flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_candidate_does_not_outlive_the_program(tmp_path: Path) -> None:
+    """However the program ends, the candidate's process ends with it."""
+    write(tmp_path / "models" / "m" / "v1", STABLE)
+    write(tmp_path / "v2", PIDS)
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, str(tmp_path / "models"), str(tmp_path / "v2"),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert program.stdout is not None
+    async with asyncio.timeout(90):
+        pid = int(await program.stdout.readline())
+    os.kill(pid, 0)  # it lives
+    program.kill()
+    await program.wait()
+    async with asyncio.timeout(20):
+        while _lives(pid):  # noqa: ASYNC110 - it is no child of ours
+            await asyncio.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    """Whether that process runs: one that waits to be collected does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 async def test_a_candidate_that_does_not_load_fails_the_rollout(make: Make) -> None:

@@ -312,6 +312,7 @@ class EngineHosts:
 
     def _publish(self, table: RouteTable) -> None:
         flip_ms, error = 0.0, ""
+        self._check_apart(table)
         try:
             flip_ms = self._plane.publish(table)
         except (HotswapError, TimeoutError) as exc:
@@ -322,6 +323,19 @@ class EngineHosts:
                 acks=1, workers=1, error=error,
             )
         )  # fmt: skip
+
+    def _check_apart(self, table: RouteTable) -> None:
+        """A version that a pinned request had loaded is not loaded anew when its turn comes."""
+        split = table.split
+        if split is None or self._runtime_dir is None or split.candidate == table.stable:
+            return
+        entry = table.version(split.candidate)
+        hosts = {ref.host for ref in entry.hosts} if entry is not None else set()
+        if hosts - self._apart:
+            log.warning(
+                "a rollout's candidate had been loaded already: it runs within this process",
+                model=table.model, version=split.candidate,
+            )  # fmt: skip
 
     async def close_processes(self) -> None:
         """End every process, and wait until they are gone."""

@@ -35,10 +35,16 @@ class Model:
         self.batches: list[list[float]] = []
         self.threads: set[str] = set()
         self.closed = False
+        self.shadow = False
+        self.shadows: list[bool] = []
+
+    def mark_shadow(self, shadow: bool) -> None:
+        self.shadow = shadow
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         column = inputs["input"][:, 0]
         self.batches.append(column.tolist())
+        self.shadows.append(self.shadow)
         self.threads.add(threading.current_thread().name)
         self.entered.set()
         assert self.gate.wait(30)
@@ -74,10 +80,10 @@ class Running:
         self.thread = threading.Thread(target=self.runner.work, name="the thread")
         self.thread.start()
 
-    async def ask(self, *values: float, seconds: float = 30.0) -> list[float]:
+    async def ask(self, *values: float, seconds: float = 30.0, shadow: bool = False) -> list[float]:
         rows = np.array(values, float).reshape(-1, 1)
         reply = await self.runner.predict(
-            {"input": rows}, (), len(rows), time.monotonic() + seconds
+            {"input": rows}, (), len(rows), time.monotonic() + seconds, shadow=shadow
         )
         answer: list[float] = reply.outputs["predict"].tolist()
         return answer
@@ -111,6 +117,29 @@ async def test_a_fast_model_runs_on_the_loop() -> None:
     assert await running.ask(1, 2) == [1, 2]
     assert running.model.threads == {threading.current_thread().name}
     running.end()
+
+
+async def test_a_fast_model_runs_on_its_thread_when_told_to() -> None:
+    """What may hang must not hold up the loop, however fast it was."""
+    running = Running(1e-5)
+    running.model.gate.set()
+    rows = np.array([[1.0]])
+    await running.runner.predict({"input": rows}, (), 1, time.monotonic() + 30, on_thread=True)
+    assert running.model.threads == {"the thread"}
+    running.end()
+
+
+async def test_copies_are_told_apart_and_never_in_one_batch(slow: Running) -> None:
+    """The model is told before the calls that nobody waits for, and after them."""
+    first = await held(slow, 1)
+    kinds = [False, True, True, False]
+    rest = [asyncio.create_task(slow.ask(n, shadow=kind)) for n, kind in enumerate(kinds)]
+    await asyncio.sleep(0)
+    slow.model.gate.set()
+    await asyncio.gather(first, *rest)
+    assert sorted(slow.model.batches) == [[0.0, 3.0], [1.0], [1.0, 2.0]]
+    marked = dict(zip(map(tuple, slow.model.batches), slow.model.shadows, strict=True))
+    assert marked == {(1.0,): False, (0.0, 3.0): False, (1.0, 2.0): True}
 
 
 async def test_a_slow_model_runs_on_its_thread(slow: Running) -> None:
