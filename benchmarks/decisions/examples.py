@@ -64,7 +64,7 @@ def machine_piece(seed: int, runs: int, p1: float) -> tuple[int, int]:
 def measure(work: Work) -> dict[str, Any]:
     """The examples, and as many equal versions as are quickly run on the real machine."""
     found = work.map("examples on the real machine", follow, list(enumerate(CASES)))
-    pieces, runs = (2, 10) if work.quick else (20, 20)
+    pieces, runs = (2, 10) if work.quick else (10, 20)
     equal = work.map("A/A on the real machine", machine_piece, [(s, runs, 0.01) for s in range(pieces)])  # fmt: skip
     worse = work.map("1 → 3 % on the real machine", machine_piece, [(s, runs, 0.03) for s in range(pieces)])  # fmt: skip
     return {

@@ -8,6 +8,8 @@ halves). One rollout's combined evidence is followed through every request.
 from __future__ import annotations
 
 import math
+import statistics
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -30,12 +32,13 @@ SIGMA: Final = 0.5
 #: Weights of errors, invalid answers and latency in the default set (`hotswap.core.analysis`).
 WEIGHTS: Final = {"error_rate": 0.4, "invalid_rate": 0.2, "latency": 0.3}
 _PIECE: Final = 100
+_FINE: Final = 65_535
 _LOOK: Final = 100  # requests between two looks at the sample ratio
 
 
 class Drawn(NamedTuple):
     """One rollout's requests in order. ``arm``: 0 baseline, 1 twin, 2 candidate; ``outcome``:
-    0 answered, 1 error, 2 invalid; ``bucket``: of the latency of all.
+    0 answered, 1 error, 2 invalid; ``bucket``: of the latency of all that are compared, else 0.
     """
 
     stage: Ints
@@ -55,8 +58,18 @@ def draw(rng: np.random.Generator, requests: int = REQUESTS, errors: float = ERR
     total = requests * len(RAMP)
     chance = rng.random(total)
     outcome = np.where(chance < errors, 1, np.where(chance < errors + INVALID, 2, 0))
-    ns = MEDIAN_NS * np.exp(SIGMA * rng.standard_normal(total))
-    return Drawn(np.concatenate(stages), np.concatenate(arms), outcome, vectors.buckets_of(ns))
+    drawn = Drawn(np.concatenate(stages), np.concatenate(arms), outcome, np.zeros(total, np.int64))
+    of = compared(drawn)
+    drawn.bucket[of] = _latencies()[rng.integers(_FINE, size=len(of), dtype=np.uint16)]
+    return drawn
+
+
+@lru_cache(maxsize=1)
+def _latencies() -> Ints:
+    """The buckets of 65,535 evenly spread quantiles: one of them is a log-normal latency."""
+    normal = statistics.NormalDist(math.log(MEDIAN_NS), SIGMA)
+    logs = [normal.inv_cdf((k + 0.5) / _FINE) for k in range(_FINE)]
+    return vectors.buckets_of(np.exp(np.array(logs)))
 
 
 def compared(drawn: Drawn) -> Ints:

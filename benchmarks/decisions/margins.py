@@ -29,12 +29,12 @@ _PIECE: Final = 50
 
 def error_cells(rng: np.random.Generator, rho: float, p0: float, p1: float, requests: int) -> Floats:  # fmt: skip
     """(looks, 4) running counts of one stage, in `MeanCell`'s order."""
-    ours = rng.random(requests) < rho
-    failed = rng.random(requests) < np.where(ours, p1, p0)
-    kinds = np.stack([ours & failed, ours & ~failed, ~ours & failed, ~ours & ~failed], axis=1)
-    return np.asarray(
-        kinds.reshape(-1, _LOOK, 4).sum(axis=1).cumsum(axis=0).astype(np.float64), np.float64
-    )
+    looks = requests // _LOOK
+    ours = rng.binomial(_LOOK, rho, looks)
+    our_errors = rng.binomial(ours, p1)
+    their_errors = rng.binomial(_LOOK - ours, p0)
+    kinds = (our_errors, ours - our_errors, their_errors, _LOOK - ours - their_errors)
+    return np.asarray(np.stack(kinds, axis=1).cumsum(axis=0), np.float64)
 
 
 def errors_peak(rng: np.random.Generator, p0: float, p1: float) -> tuple[float, float]:

@@ -125,14 +125,17 @@ def judged(ours_by_minute: Floats, theirs_by_minute: Floats) -> bool:
     n, m = len(ours_by_minute), len(theirs_by_minute)
     if np.array_equal(ours_by_minute, theirs_by_minute):
         return False
-    differences = np.sort(np.subtract.outer(ours_by_minute, theirs_by_minute), axis=None)
+    differences = np.subtract.outer(ours_by_minute, theirs_by_minute).ravel()
     reach = 2.3263478740408408 * math.sqrt(n * m * (n + m + 1) / 12.0)
     at = math.floor(n * m / 2.0 - reach)
     if at < 0:
         return False
+    low = float(np.partition(differences, at)[at])
+    if low <= 0.0:
+        return False
     shift = float(np.median(differences))
     higher = float(ours_by_minute.mean()) >= float(theirs_by_minute.mean())
-    return bool(differences[at] > 0.25 * abs(shift)) and higher
+    return low > 0.25 * abs(shift) and higher
 
 
 def mann_whitney(stream: Stream, minutes: int = 10) -> Ints:

@@ -75,7 +75,7 @@ def piece(seed: int, rho: float) -> Ints:
 def measure(work: Work) -> list[dict[str, Any]]:
     """At 10 and 50 %."""
     rows = []
-    pieces = 1 if work.quick else 30
+    pieces = 1 if work.quick else 15
     for rho in (0.1, 0.5):
         found = work.map(f"sticky, heavy users, {rho * 100:g} %", piece, [(s, rho) for s in range(pieces)])  # fmt: skip
         hits, runs = np.sum(found, axis=0), pieces * _PIECE

@@ -136,10 +136,13 @@ def latency_path(reference: Reference, at: Ints, ours: Bools, rho: float = 0.5) 
     """The e-value (not its logarithm) of `hotswap.stats.latency.rollback_evidence` after each of
     the compared requests: their buckets, and which are the candidate's.
     """
-    tilts = np.where(ours, reference.candidate[:, at], reference.stable[:, at])
-    np.cumsum(tilts, axis=1, out=tilts)
-    np.exp(tilts, out=tilts)
-    total: Floats = tilts.mean(axis=0)
+    table = np.concatenate([reference.stable, reference.candidate], axis=1)
+    places = at + BUCKETS * ours
+    total: Floats = np.zeros(len(at))
+    for steps in table:
+        path = np.cumsum(steps[places])
+        total += np.exp(path, out=path)
+    total /= len(table)
     norm = np.log(rho * _WORSE + (1.0 - rho))
     exceeding: Floats = np.zeros(len(at))
     for threshold in reference.thresholds[1:]:
@@ -148,8 +151,8 @@ def latency_path(reference: Reference, at: Ints, ours: Bools, rho: float = 0.5) 
         everyone = np.arange(1, len(mine) + 1)
         logs = np.multiply.outer(mine.astype(np.float64), np.log(_WORSE))
         logs -= np.multiply.outer(everyone.astype(np.float64), norm)
-        steps = np.concatenate(([1.0], np.exp(logs).mean(axis=1)))
-        exceeding += steps[np.cumsum(beyond)]
+        values = np.concatenate(([1.0], np.exp(logs).mean(axis=1)))
+        exceeding += values[np.cumsum(beyond)]
     return 0.5 * (total + exceeding / 4.0)
 
 
