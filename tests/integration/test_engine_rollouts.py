@@ -299,6 +299,27 @@ async def test_where_versions_run(make: Make, isolation: str) -> None:
             os.kill(pid, 0)
 
 
+async def test_a_promoted_version_can_be_brought_in(make: Make) -> None:
+    """It is loaded within the program, its process ends, and no prediction fails."""
+    async with make(source=PIDS) as engine, Traffic(engine) as traffic:
+        op = await engine.start_switch(
+            "v2", "gradual", QUICK, model="m", bake_seconds=0, watch_seconds=0, budget_ms=10_000
+        )
+        with pytest.raises(Conflict, match="stay where they are"):
+            await engine.bring_in("m")
+        await ended(engine, op)
+        apart = int((await engine.predict("m", ROW)).values[0])
+        await engine.bring_in("m")
+        answer = await engine.predict("m", ROW)
+        assert (answer.version, int(answer.values[0])) == ("v2", os.getpid())
+        assert apart != os.getpid()
+        async with asyncio.timeout(30):
+            while _lives(apart):  # noqa: ASYNC110 - another thread ends it
+                await asyncio.sleep(0.02)
+        await engine.bring_in("m")  # it is there: nothing happens
+    assert traffic.failed == []
+
+
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 async def test_a_shadow_answers_nobody_and_is_compared(
     make: Make, tmp_path: Path, isolation: str

@@ -51,8 +51,8 @@ class Engine(Switches):
     ``isolation``: where a rollout's candidate runs until it has been stable once. ``"process"``
     (the default where the platform can): in a process of its own, so that a crash, an exit, a
     leak or a hang costs nothing but the candidate. It stays there when it is promoted, one hop
-    (some 0.2 ms) away, and runs within this process from the engine's next start. What its
-    artifact needs must be importable there; a class of ``__main__`` is not. ``"thread"``: within
+    (some 0.2 ms) away, until `bring_in` or the engine's next start. What its artifact needs
+    must be importable there; a class of ``__main__`` is not. ``"thread"``: within
     this process. Whatever it raises and whatever invalid answer it gives is still replaced, and
     so is an answer that is late; but a crash or an exit ends the program, a hang keeps its
     thread until the program ends (and everything, if it holds the interpreter's lock), and what

@@ -15,7 +15,7 @@ from hotswap.core.rollout_views import RolloutView
 from hotswap.core.spec import Artifact, Ingested, VersionSettings
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import OperationView
-from hotswap.errors import ConfigError, HotswapError
+from hotswap.errors import ConfigError, Conflict, HotswapError
 from hotswap.serving.inline import InlinePlane
 
 _ASK_SECONDS = 0.005
@@ -100,6 +100,27 @@ class EngineService(Service):
             if view.final:
                 await self._unload_from_here(view.model, view.version)
         return await super().command_rollout(id, command, **more)
+
+    async def bring_in(self, model: str) -> None:
+        """See `hotswap.Engine.bring_in`."""
+        document = self._catalogue.model(model)
+        running = self._rollouts.running(model)
+        if document.active is None:
+            raise Conflict(f"model {model!r} has no active version: switch to one first")
+        if running is not None:
+            raise Conflict(
+                f"rollout {running.id} of model {model!r} is {running.phase}: its versions stay "
+                "where they are until it is over"
+            )
+        apart = [s for s in self._node.warm(model, document.active) if s.pid is not None]
+        if apart:
+            version = self._catalogue.version(model, document.active)
+            instances = [state.spec.instance for state in apart]
+            await self._warming._start(version, document.signature, instances)
+            async with self._routes.lock(model):
+                for state in apart:
+                    self._node.leave(state.spec)
+                await self._routes.republish(model)
 
     async def _unload_from_here(self, model: str, version: str) -> None:
         """A version that is loaded within the program is loaded anew, in a process of its own."""

@@ -172,6 +172,15 @@ class Switches:
         async with asyncio.timeout(timeout):
             return await control.call(_reached(service, id, phases))
 
+    async def bring_in(self, model: str | None = None) -> None:
+        """Load a model's stable version within this process, if a rollout left it in its own.
+
+        It is then called without a hop, and is isolated no more. No request fails meanwhile.
+        Raises `Conflict` while a rollout of the model runs, and what loading raises.
+        """
+        control, service = self._started()
+        await control.call(service.bring_in(model if model is not None else self._only()))
+
     async def rollback(self, model: str | None = None) -> SwitchView:
         """Back to the latest version that was active before and was not rolled back from; a
         running rollout is aborted.

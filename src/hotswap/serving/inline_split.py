@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hotswap.core.routing import HostRef, RouteTable
 from hotswap.core.signature import Signature
@@ -31,11 +31,13 @@ from hotswap.serving.inline_runner import InlineRunner
 from hotswap.serving.link import HostLink, Pending, Reply
 from hotswap.serving.mirror import Mirror
 from hotswap.serving.payload import Encoder
-from hotswap.serving.plane import WorkerPlane
 from hotswap.serving.recovery import Recovery
 from hotswap.serving.route import Arm, Route
 from hotswap.serving.split import SplitLease
 from hotswap.serving.trials import Trials, TrippedAt
+
+if TYPE_CHECKING:
+    from hotswap.serving.plane import WorkerPlane
 
 _T = TypeVar("_T")
 _BEAT_SECONDS = 0.05
@@ -135,7 +137,7 @@ class SplitLoop:
 
     async def _open(self) -> None:
         # It is a worker's plane in all that a split asks of one.
-        self.mirror = Mirror(cast(WorkerPlane, self))
+        self.mirror = Mirror(cast("WorkerPlane", self))
 
     async def _close(self) -> None:
         for host in [*self._inline, *self._processes]:
@@ -312,7 +314,7 @@ class SplitLoop:
         assert route.division is not None
         if not route.leases:
             route.hold()
-        lease = SplitLease(cast(WorkerPlane, self), route, route.division, key)
+        lease = SplitLease(cast("WorkerPlane", self), route, route.division, key)
         try:
             answer = await lease.predict(inputs, outputs, rows, deadline, request_id)
             return answer, lease.version, lease.fallback
