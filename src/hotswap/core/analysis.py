@@ -11,7 +11,7 @@ import msgspec
 
 from hotswap.core import measures
 from hotswap.core.durations import spoken
-from hotswap.core.evidence import Arm, Evidence, Recent
+from hotswap.core.evidence import Evidence, Recent, Stage, added
 from hotswap.core.guards import Guardrail
 from hotswap.core.metric_names import PROVABLE
 from hotswap.core.strategy import RolloutSpec
@@ -201,7 +201,7 @@ def _only_trips(guardrail: Guardrail, evidence: Evidence) -> bool:
     if guardrail.metric == "disagreement":
         return False
     if guardrail.metric.startswith("latency"):
-        return sum(sum(stage.candidate.latency.values()) for stage in evidence.stages) >= _LEAST
+        return sum(sum(taken(stage).values()) for stage in evidence.stages) >= _LEAST
     if guardrail.metric == "prediction_drift":
         return sum(sum(stage.candidate.values.values()) for stage in evidence.stages) >= _LEAST
     return _seen(evidence) >= _LEAST
@@ -284,8 +284,8 @@ def _slow(spec: RolloutSpec, evidence: Evidence) -> str:
         if not evidence.stages:
             continue
         stage, at = evidence.stages[-1], buckets.bucket(int(limit * 1e6))
-        above, total = _above(stage.candidate, at)
-        slow_too, stable = _above(stage.stable, at)
+        above, total = _above(taken(stage), at)
+        slow_too, stable = _above(stage.stable.latency, at)
         if slow_too > (1.0 - quantile) * stable:
             continue  # stable is beyond it too: going back would not help
         if total >= _LEAST and pairs.limit_evidence(above, total, 1.0 - quantile) >= TRIP:
@@ -296,9 +296,13 @@ def _slow(spec: RolloutSpec, evidence: Evidence) -> str:
     return ""
 
 
-def _above(arm: Arm, at: int) -> tuple[int, int]:
+def taken(stage: Stage) -> dict[int, int]:
+    """How long the candidate took, for requests and for copies of them."""
+    return added(stage.candidate.latency, stage.pairs.latency)
+
+
+def _above(counts: Mapping[int, int], at: int) -> tuple[int, int]:
     """Answers that took longer than the bucket, and all."""
-    counts = arm.latency
     return sum(n for bucket, n in counts.items() if bucket > at), sum(counts.values())
 
 

@@ -243,6 +243,7 @@ def paired(one: PairCounts, other: PairCounts) -> PairCounts:
         one.difference + _whole(other.difference),
         max(one.largest, other.largest),
         confusion,
+        added(one.latency, other.latency),
     )
 
 

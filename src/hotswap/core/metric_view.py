@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from hotswap.core import measures
-from hotswap.core.analysis import Analysis, Measured
+from hotswap.core.analysis import Analysis, Measured, taken
 from hotswap.core.evidence import Arm, Evidence, added
 from hotswap.core.rollout import Rollout
 from hotswap.core.rollout_views import ArmView, MetricView
 from hotswap.core.sentences import odds
 from hotswap.core.strategy import Guardrail
-from hotswap.stats import drift, latency, pairs, quantiles, rate
+from hotswap.stats import drift, latency, margin, pairs, quantiles, rate
 
 _MOST = 700.0
 
@@ -31,21 +31,14 @@ def metric_views(rollout: Rollout, analysis: Analysis) -> tuple[MetricView, ...]
 
 def _view(rollout: Rollout, measured: Measured, name: str, guardrail: Guardrail) -> MetricView:
     arms, estimate, interval, n, comparison = _shown(rollout, name, guardrail)
-    margin = next(
-        (
-            each
-            for each in (guardrail.max_ratio, guardrail.max_increase, guardrail.maximum)
-            if each is not None
-        ),
-        None,
-    )
+    limit = _margin(guardrail, comparison)
     return MetricView(
         name=measured.name,
         arms=arms,
         estimate=_finite(estimate),
         interval=_plain(interval),
         n=n,
-        margin=margin,
+        margin=limit,
         evidence=math.exp(min(_MOST, measured.against)),
         verdict=measured.verdict,
         proof=math.exp(min(_MOST, measured.proof)),
@@ -53,8 +46,16 @@ def _view(rollout: Rollout, measured: Measured, name: str, guardrail: Guardrail)
         comparison=comparison,
         role=measured.role,
         dry_run=measured.dry_run,
-        sentence=_sentence(measured, margin),
+        sentence=_sentence(measured, limit),
     )
+
+
+def _margin(guardrail: Guardrail, comparison: str) -> float | None:
+    """The margin of the comparison that is shown, else whichever there is."""
+    given = [guardrail.max_ratio, guardrail.max_increase, guardrail.maximum]
+    if comparison == "difference" and guardrail.max_increase is not None:
+        return guardrail.max_increase
+    return next((each for each in given if each is not None), None)
 
 
 def _finite(value: float | None) -> float | None:
@@ -124,8 +125,21 @@ def _rate(rollout: Rollout, name: str, alpha: float) -> Shown:
         "candidate": ArmView(version, n_ours, ours, ours / n_ours if n_ours else None),
     }
     cells = measures.rate_cells(evidence, count)
-    interval = rate.ratio_interval(cells, alpha) if any(cell.events for cell in cells) else None
+    if not any(cell.events for cell in cells):
+        return _no_events(evidence, name, arms, n_ours + n_theirs, alpha)
+    interval = rate.ratio_interval(cells, alpha)
     return arms, _mean_ratio(evidence, name), interval, n_ours + n_theirs, "ratio"
+
+
+def _no_events(
+    evidence: Evidence, name: str, arms: dict[str, ArmView], n: int, alpha: float
+) -> Shown:
+    """Without one event there is no ratio; how far the rates can lie apart is known all the same."""
+    cells = measures.mean_cells(evidence, measures.COUNT[name])
+    if not n or not cells:
+        return arms, None, None, n, "difference"
+    mean = evidence.error_mean if name == "error_rate" else evidence.invalid_mean
+    return arms, 0.0, margin.difference_interval(cells, mean, alpha), n, "difference"
 
 
 def _plain(interval: tuple[float, float] | None) -> tuple[float | None, float | None] | None:
@@ -155,7 +169,7 @@ def _latency(rollout: Rollout, name: str, alpha: float) -> Shown:
         stable, ours = added(stable, cell.stable), added(ours, cell.candidate)
     if not cells:
         for stage in rollout.evidence.stages[-1:]:
-            stable, ours = stage.stable.latency, stage.candidate.latency
+            stable, ours = stage.stable.latency, taken(stage)
     p = int(quantile[1:]) / 100
     arms = {
         "stable": _quantile(_stable(rollout), stable, p),

@@ -99,7 +99,7 @@ def _planned(
     spec: RolloutSpec, step: Step, weight: int, per_second: float, base: float, worse: float
 ) -> tuple[StepPlan, float, float | None]:
     """The step, its least seconds, and the seconds that its proof takes beyond (None: unknown)."""
-    share = weight / 100
+    share = 100.0 if isinstance(step, Promote | Bake) else weight / 100
     if isinstance(step, Hold | Bake):
         return StepPlan(label(step), kind(step), share, step.seconds), step.seconds, 0.0
     if isinstance(step, Requests):

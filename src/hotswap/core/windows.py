@@ -57,7 +57,9 @@ class PairCounts(msgspec.Struct, array_like=True):
     ``both`` gave valid answers, of which ``agree`` were the same (labels equal, numbers within
     1e-6 relative); ``worse``: only the candidate failed; ``better``: only the baseline did.
     ``difference`` is the sum of absolute numeric differences, ``largest`` the greatest;
-    ``confusion`` counts "baseline|candidate" labels, at most 400 different ones.
+    ``confusion`` counts "baseline|candidate" labels, at most 400 different ones. ``latency`` counts
+    how long the candidate took for copies that it answered, or did not in time, by
+    `hotswap.stats.buckets`: to be held against a limit, never to be compared.
     """
 
     total: int = 0
@@ -69,6 +71,7 @@ class PairCounts(msgspec.Struct, array_like=True):
     difference: float = 0.0
     largest: float = 0.0
     confusion: dict[str, int] = {}
+    latency: dict[int, int] = {}
 
 
 class Window(msgspec.Struct):

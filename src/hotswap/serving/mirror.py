@@ -19,6 +19,7 @@ from hotswap.serving.attempt import BASELINE, CANDIDATE, Attempt, First
 from hotswap.serving.compare import compare, count
 from hotswap.serving.link import Pending, Reply
 from hotswap.serving.payload import KIND_OF, Payload
+from hotswap.stats.buckets import TIMEOUT, bucket
 
 if TYPE_CHECKING:
     from hotswap.ipc.tally import Block
@@ -53,6 +54,14 @@ class Pairing:
             self._baseline = attempt
         if self._baseline is not None and self._candidate is not None:
             self._mirror.later(self)
+
+    def took(self, ns: int | None) -> None:
+        """The candidate's copy was answered after ``ns``; None: not within its budget."""
+        if self._counted:
+            return  # the window is reported
+        latency = self._window.pairs().latency
+        at = TIMEOUT if ns is None else bucket(ns)
+        latency[at] = latency.get(at, 0) + 1
 
     def overdue(self) -> None:
         """Whoever has not answered now has failed."""
@@ -118,6 +127,8 @@ class Copy(Attempt):
 
     def _decide(self, outcome: Outcome, reason: str, ns: int) -> None:
         super()._decide(outcome, reason, ns)
+        if self._candidate and outcome in ("ok", "timeout"):
+            self._pairing.took(ns if outcome == "ok" else None)
         self._pairing.decided(self, candidate=self._candidate)
 
     def _finish(self) -> None:

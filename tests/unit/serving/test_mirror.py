@@ -202,3 +202,14 @@ async def test_a_window_waits_for_its_pairs(rig: Rig) -> None:
     candidate.release()
     await settled(rig)
     assert [w.pairs.both for w in rig.windows if w.pairs] == [1]
+
+
+async def test_how_long_copies_took_is_counted_apart(rig: Rig) -> None:
+    """A limit on latency holds in a shadow too; it is never compared with stable's."""
+    _, candidate = await shadowed(rig)
+    await ask(rig.plane.lease("m", None, None), 1.0)
+    await candidate.until(lambda: len(candidate.calls) == 1)
+    await settled(rig)
+    took = [sum(window.pairs.latency.values()) for window in rig.windows if window.pairs]
+    assert took == [1]
+    assert rig.arm("candidate").latency == {}
