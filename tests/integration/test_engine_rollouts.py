@@ -212,10 +212,11 @@ async def test_a_candidate_that_hangs_is_answered_for_in_time(
     """The stable version answers within the caller's deadline, however the candidate hangs."""
     gate = tmp_path / "gate"
     hang = f"while not Path({str(gate)!r}).exists(): time.sleep(0.01)"
-    async with make(hang, isolation=isolation) as engine, Traffic(engine) as traffic:
-        op = await engine.start_switch("v2", "canary", HALF, model="m", budget_ms=250)
-        view = await ended(engine, op)
-        gate.touch()
+    async with make(hang, isolation=isolation) as engine:
+        async with Traffic(engine) as traffic:
+            op = await engine.start_switch("v2", "canary", HALF, model="m", budget_ms=250)
+            view = await ended(engine, op)
+        gate.touch()  # its thread can end
     assert traffic.failed == []
     assert set(traffic.versions) == {"v1"}
     assert view.phase == "RolledBack"
