@@ -155,7 +155,9 @@ def _of(spec: RolloutSpec, strategy: str, config: dict[str, Any]) -> tuple[Step,
         parts(config["max_percentage"]),
         config["duration"],
     )
-    return SetWeight(min(max(HALF, adapt.low), adapt.high)), adapt, Promote(), bake
+    # Where it ends up there may be little to compare with: the rest is shown where it began.
+    even = SetWeight(min(max(HALF, adapt.low), adapt.high))
+    return even, adapt, even, Analyse(), Promote(), bake
 
 
 def _canary_weights(config: dict[str, Any]) -> list[int]:
