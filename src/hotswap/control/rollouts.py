@@ -32,7 +32,7 @@ from hotswap.core.rollout import EXPOSED, FINAL, Rollout, Status, analysed
 from hotswap.core.rollout_view import rollout_view
 from hotswap.core.rollout_views import JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
-from hotswap.core.strategy import RolloutSpec, parse
+from hotswap.core.strategy import RolloutDefaults, RolloutSpec, parse
 from hotswap.errors import BadInput, Conflict, NotFound, StoreError
 from hotswap.ipc.messages import Counted, Tripped
 from hotswap.ports import Clock, MetricSource, Store
@@ -69,6 +69,7 @@ class Rollouts:
         clock: Clock,
         stats: Callable[[], list[ModelStats]],
         sources: Mapping[str, MetricSource],
+        defaults: RolloutDefaults,
     ) -> None:
         self.events = Events(clock)
         #: whether candidates run on hosts of another kind than stable versions
@@ -78,6 +79,7 @@ class Rollouts:
         self._routes = routes
         self._clock = clock
         self._stats = stats
+        self._defaults = defaults
         self._feeds = Feeds(stats, sources, clock, node.snapshot.started_at)
         self._store = RolloutStore(store)
         self._saving = Saving(node, self._store, clock)
@@ -271,7 +273,7 @@ class Rollouts:
 
     async def start(self, body: Mapping[str, Any], *, who: str = "") -> RolloutView:
         """See `Control.start_rollout`."""
-        spec = parse(body)
+        spec = parse(body, self._defaults)
         key = body.get("idempotency_key") or ""
         if not isinstance(key, str) or len(key) > 256:
             raise BadInput("idempotency_key must be a string of at most 256 characters")
@@ -353,7 +355,7 @@ class Rollouts:
 
     async def plan(self, body: Mapping[str, Any]) -> PlanView:
         """See `Control.plan_rollout`."""
-        spec = parse(body)
+        spec = parse(body, self._defaults)
         stable = self._check(spec)
         await self._feeds.try_queries(spec)
         traffic = self._feeds.traffic(spec.model, stable)
@@ -574,6 +576,16 @@ class Rollouts:
             await self.ended(run.rollout.id, _RETURN_SECONDS)
         if not run.rollout.final:
             raise Conflict(f"rollout {run.rollout.id} is still on its way back: try again soon")
+
+    async def removed(self, model: str) -> None:
+        """The model is gone, and its tables with it: so are its rollouts, in whatever state."""
+        why = "the model was removed"
+        for run in list(self._runs.values()):
+            if run.rollout.spec.model == model and not run.rollout.final:
+                async with run.lock:
+                    status = entered(run.status, "rolled_back", "superseded", why)
+                    status = msgspec.structs.replace(status, exposure=None)
+                    await self._end(run, status, why)
 
     def unwanted(self, model: str, version: str) -> bool:
         """Whether a flip to that version is not to be finished: its rollout goes back meanwhile."""

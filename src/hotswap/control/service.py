@@ -25,6 +25,7 @@ from hotswap.control.warming import Policy, Warming
 from hotswap.core.lifecycle import ModelDocument, rollback_target
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
+from hotswap.core.strategy import RolloutDefaults
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import BadInput, Conflict, HotswapError, NotFound, StoreError
 from hotswap.ipc.tally import read_tallies
@@ -54,6 +55,7 @@ class Service:
         info: Callable[[], dict[str, Any]],
         readiness: str = "stable",
         sources: Mapping[str, MetricSource] | None = None,
+        rollout_defaults: RolloutDefaults | None = None,
     ) -> None:
         self._node = node
         self._store = store
@@ -93,6 +95,7 @@ class Service:
         self._rollouts = Rollouts(
             node, self._catalogue, self._routes, self._switching, store, clock, self.stats,
             sources or {},
+            rollout_defaults or RolloutDefaults(),
         )  # fmt: skip
         self._required: set[str] = set()
         self._store_error = "the store is not open yet"
@@ -473,6 +476,7 @@ class Service:
             await self._catalogue.remove_model(model)
             self._node.stop_removed(self._catalogue.registered)
             self._required.discard(model)
+        await self._rollouts.removed(model)
         await self._registry.sweep()
 
     async def clear_cache(self) -> list[tuple[str, str]]:

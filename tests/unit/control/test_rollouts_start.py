@@ -87,7 +87,7 @@ async def test_a_dead_store_starts_nothing(served: World) -> None:
     hosts, before = len(served.supervisor.started), list(served.life.events)
     served.store.failing = "the disk is full"
     for _ in range(2):
-        with pytest.raises(StoreError, match="was not started: .*the disk is full"):
+        with pytest.raises(StoreError, match=r"was not started: .*the disk is full"):
             await served.service.start_rollout(body(idempotency_key="k"))
         await tick(served)
     assert await served.service.rollouts() == []
@@ -113,7 +113,7 @@ async def test_nothing_happens_before_a_start_is_saved(served: World) -> None:
     view = await start
     await tick(served)
     assert len(served.supervisor.started) > hosts
-    assert [entry.kind for entry in await served.service.rollout_journal(view.id)][0] == "started"
+    assert (await served.service.rollout_journal(view.id))[0].kind == "started"
 
 
 async def test_a_client_that_goes_away_does_not_undo_its_start(served: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hotswap.core.rollout_views import RolloutView
@@ -25,11 +25,15 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 class Traffic:
-    """``rate`` requests a second to every model; failures by version; the same for a seed."""
+    """``rate`` requests a second to every model; failures by version; the same for a seed.
+
+    ``restart``: what happens after control was killed.
+    """
 
     def __init__(self, world: World, *, rate: int = 4000, seed: int = 1) -> None:
         self.world = world
         self.rate = rate
+        self.restart: Callable[[], Awaitable[object]] = world.restart
         self.failing: dict[str, float] = {}
         self.slow: dict[str, int] = {}
         self._random = random.Random(seed)
@@ -109,7 +113,7 @@ async def drive(
         world.clock.advance(step)
         await tick(world)
         if not world.life.alive:
-            await world.restart()
+            await traffic.restart()
             await tick(world)
         passed += step
 
