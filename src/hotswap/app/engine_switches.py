@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import msgspec
 
@@ -55,6 +55,25 @@ class Switches:
         raise NotImplementedError
 
     # --- begin
+
+    @overload
+    async def start_switch(
+        self,
+        target_version: str,
+        strategy_type: Literal[SwitchingStrategyType.IMMEDIATE, "immediate"] = ...,
+        strategy_config: Mapping[str, Any] | None = ...,
+        model: str | None = ...,
+    ) -> OperationView: ...
+
+    @overload
+    async def start_switch(
+        self,
+        target_version: str,
+        strategy_type: SwitchingStrategyType | str = ...,
+        strategy_config: Mapping[str, Any] | None = ...,
+        model: str | None = ...,
+        **more: Any,
+    ) -> OperationView | RolloutView: ...
 
     async def start_switch(
         self,
@@ -127,6 +146,15 @@ class Switches:
         }
 
     # --- steer
+
+    @overload
+    async def abort_switch(self, operation: OperationView | SwitchView) -> OperationView: ...
+
+    @overload
+    async def abort_switch(self, operation: RolloutView) -> RolloutView: ...
+
+    @overload
+    async def abort_switch(self, operation: Operation) -> OperationView | RolloutView: ...
 
     async def abort_switch(self, operation: Operation) -> OperationView | RolloutView:
         """Give up a switch that is still being prepared, or take back a rollout; what answered
