@@ -33,6 +33,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hotswap.core.spec import Limits
+from hotswap.core.strategy import RolloutDefaults
 from hotswap.errors import ConfigError
 
 PREFIX = "HOTSWAP_"
@@ -266,6 +267,40 @@ class Settings(BaseSettings):
         description="Memory (MiB) that the loaded versions may take together; versions without "
         "traffic are unloaded to keep it. Default: 80 % of the machine's or container's.",
     )
+    rollout_alpha: Annotated[float, Field(ge=1e-6, le=0.5)] = Field(
+        0.05,
+        description="Rollouts that say nothing else: how likely, at most, a version that is no "
+        "worse is rolled back, and one that is beyond its margin promoted.",
+    )
+    rollout_on_running: Literal["refuse", "replace", "queue"] = Field(
+        "refuse",
+        description="Rollouts that say nothing else: what becomes of one that is started beside a "
+        "running one of the same model.",
+    )
+    rollout_on_insufficient: Literal["hold", "extend", "rollback"] = Field(
+        "hold",
+        description="Rollouts that say nothing else: what happens when a step has not seen enough "
+        "by its deadline.",
+    )
+    rollout_bake_seconds: Seconds = Field(
+        600.0,
+        description="Rollouts that say nothing else: how long the previous version stays warm "
+        "after a promotion, which any alarm takes back at once.",
+    )
+    rollout_watch_seconds: Seconds = Field(
+        3600.0,
+        description="Rollouts that say nothing else: how long the new version is watched for "
+        "rising errors after that.",
+    )
+    rollout_deadline_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        86400.0,
+        description="Rollouts that say nothing else: how long a step waits for evidence.",
+    )
+    rollout_budget_ms: Annotated[float, Field(ge=1, le=300_000)] | None = Field(
+        None,
+        description="Rollouts that say nothing else: how long the candidate may take before "
+        "stable answers for it. Without it: ten times stable's p99, from 100 ms to 5 s.",
+    )
     prometheus_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
         None,
         repr=False,
@@ -419,6 +454,11 @@ class Settings(BaseSettings):
     def secret(self) -> str | None:
         """The token in clear, or None."""
         return None if self.token is None else self.token.get_secret_value()
+
+    def rollout_defaults(self) -> RolloutDefaults:
+        """What rollouts do where they say nothing."""
+        names = RolloutDefaults.__struct_fields__
+        return RolloutDefaults(**{name: getattr(self, f"rollout_{name}") for name in names})
 
     def prometheus_secret(self) -> str | None:
         """Prometheus' token in clear, or None."""

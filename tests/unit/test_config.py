@@ -10,6 +10,7 @@ import pytest
 
 from hotswap.config import Settings, default_workers, is_loopback, machine_memory
 from hotswap.core.spec import Limits
+from hotswap.core.strategy import parse
 from hotswap.errors import ConfigError
 
 
@@ -216,3 +217,24 @@ def test_loopback_is_told_apart() -> None:
     """Only addresses that no other machine reaches are loopback."""
     assert all(is_loopback(h) for h in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
     assert not any(is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "example.org"))
+
+
+def test_a_server_has_its_own_defaults_of_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By environment as by file; a body that says otherwise wins."""
+    monkeypatch.setenv("HOTSWAP_ROLLOUT_ALPHA", "0.01")
+    monkeypatch.setenv("HOTSWAP_ROLLOUT_BAKE_SECONDS", "5")
+    monkeypatch.setenv("HOTSWAP_ROLLOUT_ON_INSUFFICIENT", "rollback")
+    defaults = Settings().rollout_defaults()
+    body = {"model": "m", "version": "v2", "strategy": "canary"}
+    spec = parse(body, defaults)
+    assert (spec.alpha, spec.bake_seconds, spec.on_insufficient) == (0.01, 5.0, "rollback")
+    assert parse({**body, "bake_minutes": 2, "alpha": 0.1}, defaults).bake_seconds == 120.0
+    assert parse(body).alpha == 0.05
+
+
+@pytest.mark.parametrize("value", ["0", "0.9", "nan", "much"])
+def test_an_alpha_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """When the server starts, not when the first rollout does."""
+    monkeypatch.setenv("HOTSWAP_ROLLOUT_ALPHA", value)
+    with pytest.raises(ConfigError, match="(?i)alpha"):
+        Settings()

@@ -180,6 +180,7 @@ class ControlProcess:
             state_dir=settings.state_dir,
             roots=roots,
             keep_warm_seconds=settings.keep_warm_seconds,
+            rollout_defaults=settings.rollout_defaults(),
             readiness=settings.readiness,
             memory_of=platform.own_memory,
             info=lambda: self._info(settings, snapshot),

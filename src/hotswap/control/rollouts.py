@@ -79,7 +79,7 @@ class Rollouts:
         self._routes = routes
         self._clock = clock
         self._stats = stats
-        self._defaults = defaults
+        self.defaults = defaults
         self._feeds = Feeds(stats, sources, clock, node.snapshot.started_at)
         self._store = RolloutStore(store)
         self._saving = Saving(node, self._store, clock)
@@ -273,7 +273,7 @@ class Rollouts:
 
     async def start(self, body: Mapping[str, Any], *, who: str = "") -> RolloutView:
         """See `Control.start_rollout`."""
-        spec = parse(body, self._defaults)
+        spec = parse(body, self.defaults)
         key = body.get("idempotency_key") or ""
         if not isinstance(key, str) or len(key) > 256:
             raise BadInput("idempotency_key must be a string of at most 256 characters")
@@ -355,7 +355,7 @@ class Rollouts:
 
     async def plan(self, body: Mapping[str, Any]) -> PlanView:
         """See `Control.plan_rollout`."""
-        spec = parse(body, self._defaults)
+        spec = parse(body, self.defaults)
         stable = self._check(spec)
         await self._feeds.try_queries(spec)
         traffic = self._feeds.traffic(spec.model, stable)

@@ -582,7 +582,12 @@ class Service:
         return enough, "" if enough else f"cannot answer now: {', '.join(cold) or 'no model'}"
 
     def info(self) -> dict[str, Any]:
-        return {**self._info(), "workers": self._node.workers, "store_error": self._store_error}
+        return {
+            **self._info(),
+            "workers": self._node.workers,
+            "store_error": self._store_error,
+            "rollout_defaults": msgspec.to_builtins(self._rollouts.defaults),
+        }
 
     def switch_counters(self) -> dict[tuple[str, str], int]:
         return dict(self._switching.counts)

@@ -128,7 +128,22 @@ _KEYS: Final = frozenset(
 _BODY_DURATIONS: Final = frozenset({"bake", "watch", "deadline"})
 
 
-def parse(body: Mapping[str, Any]) -> RolloutSpec:
+class RolloutDefaults(msgspec.Struct, frozen=True):
+    """What a server's own settings say where a body says nothing. As in `RolloutSpec`."""
+
+    alpha: float = 0.05
+    on_running: str = "refuse"
+    on_insufficient: str = "hold"
+    bake_seconds: float = 600.0
+    watch_seconds: float = 3600.0
+    deadline_seconds: float = 86400.0
+    budget_ms: float | None = None
+
+
+_DEFAULTS: Final = RolloutDefaults()
+
+
+def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> RolloutSpec:
     """The body of a start as a specification. Raises `BadInput` saying what to give instead.
 
     >>> parse({"model": "m", "version": "v2", "strategy": "canary"}).config["initial_percentage"]
@@ -161,7 +176,7 @@ def parse(body: Mapping[str, Any]) -> RolloutSpec:
     given = fields.get("seed")
     if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
         raise BadInput("seed must be a whole number")
-    budget = fields.get("budget_ms")
+    budget = fields.get("budget_ms", defaults.budget_ms)
     key_input = fields.get("key_input")
     if key_input is not None and (not isinstance(key_input, str) or not key_input):
         raise BadInput("key_input must be the name of an input")
@@ -173,14 +188,14 @@ def parse(body: Mapping[str, Any]) -> RolloutSpec:
         steps=steps,
         guardrails=guardrails,
         objectives=objectives,
-        alpha=number("alpha", fields.get("alpha", 0.05), low=1e-6, high=0.5),
-        on_running=choice("on_running", fields.get("on_running", "refuse"), ON_RUNNING),
+        alpha=number("alpha", fields.get("alpha", defaults.alpha), low=1e-6, high=0.5),
+        on_running=choice("on_running", fields.get("on_running", defaults.on_running), ON_RUNNING),
         on_insufficient=choice(
-            "on_insufficient", fields.get("on_insufficient", "hold"), ON_INSUFFICIENT
+            "on_insufficient", fields.get("on_insufficient", defaults.on_insufficient), ON_INSUFFICIENT
         ),
-        bake_seconds=fields.get("bake", 600.0),
-        watch_seconds=fields.get("watch", 3600.0),
-        deadline_seconds=fields.get("deadline", 86400.0),
+        bake_seconds=fields.get("bake", defaults.bake_seconds),
+        watch_seconds=fields.get("watch", defaults.watch_seconds),
+        deadline_seconds=fields.get("deadline", defaults.deadline_seconds),
         min_requests=count("min_requests", fields.get("min_requests", 0)),
         budget_ms=None if budget is None else number("budget_ms", budget, low=1, high=300_000),
         key_input=key_input,

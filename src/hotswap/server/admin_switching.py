@@ -236,6 +236,7 @@ async def show_config(control: Service) -> Response:
         for guardrail in DEFAULT_GUARDRAILS
     ]
     info = control.info()
+    rollout |= info.get("rollout_defaults", {})
     shown = ("version", "data", "control", "models", "store")
     return reply(
         SwitchingConfig(strategies, rollout, {name: info[name] for name in shown if name in info})
