@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -237,3 +238,73 @@ def saved(rollout: Rollout) -> float:
     if rollout.seen["counts"] != counts:
         return saved(rollout)
     return float(rollout.seen["elapsed_seconds"])
+
+
+@pytest.mark.parametrize("milliseconds", [0, 120])
+def test_control_dies_while_it_promotes(server: Server, milliseconds: int) -> None:
+    """Wherever a promotion was, it is finished, once, and nobody's request fails."""
+    with Load(server.data_port, "m", 8) as load:
+        rollout = Rollout.start(server, "m", "v2", "immediate", force=True)
+        time.sleep(milliseconds / 1000)  # that it is anywhere is what is tested
+        (old,) = killed(server.control_pids())
+        wait_until(lambda: old not in (server.control_pids() or [old]), "a new control")
+        server.wait_control()
+        view = rollout.end("Healthy", "promoted")
+        at = len(load.sent)
+        load.wait(30)
+        assert {sent.version for sent in load.sent[at + 8 :]} == {"v2"}
+    load.expect_no_failure()
+    assert [line["phase"] for line in view["history"]].count("Promoting") == 1
+    assert server.model("m")["active"] == "v2"
+    assert server.switch("m", "v1").status == 200
+
+
+def test_abort_outlives_the_supervisor(server: Server) -> None:
+    """Once an abort was answered no restart shows the candidate to anybody."""
+    with Load(server.data_port, "m", 8) as load:
+        rollout = begin(server)
+        rollout.give("abort")
+        server.kill()
+        load.pause = 0.02
+        server.start()
+        at = len(load.sent)
+        load.wait(50)
+        server.wait_control()
+        rollout.end("RolledBack", "aborted")
+        load.wait(100)
+        assert {sent.version for sent in load.sent[at + 8 :] if sent.status == 200} == {"v1"}
+
+
+def test_capacity(server: Server) -> None:
+    """A weight gets as many warm hosts as its share of stable's takes, and waits for them."""
+    for version in ("v9", "v2"):
+        assert server.models is not None
+        write_version(server.models, "wide", version, settings="instances: 3\n")
+    wait_until(lambda: server.has_version("wide", "v2"), "the versions")
+    wait_until(lambda: server.has_version("wide", "v9"), "the versions")
+    if server.model("wide")["active"] is None:
+        assert server.switch("wide", "v9").status == 200
+    if server.host_pids("wide", "v2"):
+        assert server.switch("wide", "v9").status == 200
+        path = "/api/v1/models/wide/versions/v2/unload"
+        assert server.control("POST", path, {}).status == 200
+        wait_until(lambda: not server.host_pids("wide", "v2"), "v2 to be cold")
+    with Load(server.data_port, "wide", 8) as load:
+        rollout = Rollout.start(
+            server, "wide", "v2", "canary", CONFIG, budget_ms=2000,
+            steps=[20, {"approval": True}, 60, {"approval": True}],
+        )  # fmt: skip
+        rollout.wait_exposed(20.0)
+        assert len(server.host_pids("wide", "v2")) >= 1
+        assert len(server.host_pids("wide", "v9", twin=True)) >= 1
+        wait_until(lambda: rollout.view()["reason"] == "approval", "the first approval")
+        rollout.give("resume")
+        rollout.wait_exposed(60.0)
+        assert len(server.host_pids("wide", "v2")) >= 2
+        wait_until(lambda: rollout.view()["reason"] == "approval", "the second approval")
+        rollout.give("resume")
+        rollout.end("Healthy", "promoted")
+        assert len(server.host_pids("wide", "v2")) == 3
+        load.wait(20)
+    load.expect_no_failure()
+    assert load.sent[-1].version == "v2"

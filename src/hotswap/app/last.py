@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import structlog
 
 from hotswap.core.routing import RouteTable
-from hotswap.ipc.messages import HostSpec
+from hotswap.ipc.messages import HostSpec, Tripped
 
 log = structlog.get_logger("hotswap.supervisor")
 
@@ -17,11 +19,17 @@ _VERSION = 1
 
 
 class Last(msgspec.Struct, frozen=True):
-    """Hosts that were wanted and tables that were committed."""
+    """Hosts that were wanted and tables that were committed.
+
+    ``lowered``: by a table's index, the test that control took out of the route; ``tripped``:
+    what breakers took out. Neither may come back with the table.
+    """
 
     version: int
     hosts: tuple[HostSpec, ...]
     tables: tuple[RouteTable, ...]
+    lowered: dict[int, str] = {}
+    tripped: tuple[Tripped, ...] = ()
 
 
 class LastRun:
@@ -46,9 +54,16 @@ class LastRun:
             return None
         return last if last.version == _VERSION else None
 
-    def write(self, hosts: list[HostSpec], tables: list[RouteTable]) -> None:
+    def write(
+        self,
+        hosts: Iterable[HostSpec],
+        tables: Iterable[RouteTable],
+        lowered: Mapping[int, str] = MappingProxyType({}),
+        tripped: Iterable[Tripped] = (),
+    ) -> None:
         """Whole or not at all."""
-        content = msgspec.msgpack.encode(Last(_VERSION, tuple(hosts), tuple(tables)))
+        last = Last(_VERSION, tuple(hosts), tuple(tables), dict(lowered), tuple(tripped))
+        content = msgspec.msgpack.encode(last)
         if content == self._written:
             return
         temporary = self._path.with_name(f".{self._path.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -27,7 +28,7 @@ class Publisher:
         #: index -> the breaker that tripped on a test which the committed table still has
         self.tripped: dict[int, Tripped] = {}
         #: index -> the test that control took out of the route
-        self._lowered: dict[int, str] = {}
+        self.lowered: dict[int, str] = {}
         self._runtime_dir = runtime_dir
         self._epoch = epoch
         self._workers = workers
@@ -38,6 +39,15 @@ class Publisher:
         self.tables[table.index] = table
         self._epoch.commit(table.index, table.revision)
         self._epoch.commit(DIRECTORY, self._epoch.revision(DIRECTORY) + 1)
+
+    def restore_lowered(self, lowered: Mapping[int, str], tripped: Iterable[Tripped]) -> None:
+        """What was out of the route in the run before: after its tables are back."""
+        for each in tripped:
+            self.trip(each)
+        for index, test in lowered.items():
+            table = self.tables.get(index)
+            if table is not None and table.split is not None and table.split.test == test:
+                self.stable_only(index)
 
     async def publish(self, table: RouteTable) -> Published:
         """Write where workers find it, push it, wait a moment for those who can, store the word.
@@ -85,9 +95,9 @@ class Publisher:
 
     def _still_tripped(self, table: RouteTable) -> bool:
         test = None if table.split is None else table.split.test
-        if self._lowered.get(table.index) == test is not None:
+        if self.lowered.get(table.index) == test is not None:
             return True
-        self._lowered.pop(table.index, None)
+        self.lowered.pop(table.index, None)
         tripped = self.tripped.get(table.index)
         if tripped is None:
             return False
@@ -105,11 +115,13 @@ class Publisher:
         self._epoch.stable_only(tripped.index)
         return True
 
-    def stable_only(self, index: int) -> None:
+    def stable_only(self, index: int) -> bool:
         """Lower exposure: needs no table and waits for nothing. A flip that is under way meanwhile
-        and still has the candidate must not raise it again.
+        and still has the candidate must not raise it again. False if it was lowered already.
         """
-        table = self.tables.get(index)
-        if table is not None and table.split is not None:
-            self._lowered[index] = table.split.test
         self._epoch.stable_only(index)
+        table = self.tables.get(index)
+        if table is None or table.split is None or self.lowered.get(index) == table.split.test:
+            return False
+        self.lowered[index] = table.split.test
+        return True

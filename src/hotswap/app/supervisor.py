@@ -230,6 +230,7 @@ class Supervisor:
         ]
         for table in last.tables:
             self._publisher.restore(table)
+        self._publisher.restore_lowered(last.lowered, last.tripped)
         named = {host for table in last.tables for host in table.hosts()}
         wanted = [spec for spec in hosts if spec.host in named]
         self._restoring = {spec.host for spec in wanted}
@@ -243,7 +244,11 @@ class Supervisor:
 
     def _save_now(self) -> None:
         self._unsaved = False
-        self._last.write(self._hosts.wanted(), list(self._publisher.tables.values()))
+        published = self._publisher
+        self._last.write(
+            self._hosts.wanted(), published.tables.values(), published.lowered,
+            published.tripped.values(),
+        )  # fmt: skip
 
     # --- what children say
 
@@ -256,7 +261,8 @@ class Supervisor:
         elif isinstance(message, Publish):
             self._flips.add(self.spawn(self._publish(message)))
         elif isinstance(message, StableOnly):
-            self._publisher.stable_only(message.index)
+            if self._publisher.stable_only(message.index):
+                self._save_now()  # a restart must not raise it again
         elif isinstance(message, CountedSaved):
             self._counts.saved(message.sequence)
         elif isinstance(message, Preload):
@@ -323,6 +329,7 @@ class Supervisor:
     def _tripped(self, message: Tripped) -> None:
         if self._publisher.trip(message):
             log.warning("a candidate is taken out of its route", reason=message.reason)
+            self._save_now()
             if self._counts.is_open:  # else control hears of it with the rest
                 self._control.send(message)
 

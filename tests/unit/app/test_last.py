@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from hotswap.app.last import Last, LastRun
 from hotswap.core.routing import HostRef, RouteTable, VersionEntry
 from hotswap.core.spec import Artifact, VersionSettings
-from hotswap.ipc.messages import HostSpec
+from hotswap.ipc.messages import HostSpec, Tripped
 
 SPEC = HostSpec(
     "a", "m", "v1", 0, 0, Artifact("/f", "x", "fake", "sha256:1"), VersionSettings(), None, False, 9
@@ -28,6 +28,15 @@ def test_what_ran_is_read_again(tmp_path: Path) -> None:
     assert last is not None
     assert (last.hosts, last.tables) == ((SPEC,), (TABLE,))
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_what_was_taken_out_is_read_again(tmp_path: Path) -> None:
+    """A restart must not bring a candidate back that control or a breaker took out."""
+    tripped = Tripped(1, "t", "failed five times in a row", 5)
+    LastRun(tmp_path / "last").write([SPEC], [TABLE], {1: "t"}, [tripped])
+    last = LastRun(tmp_path / "last").read()
+    assert last is not None
+    assert (last.lowered, last.tripped) == ({1: "t"}, (tripped,))
 
 
 def test_nothing_ran_yet(tmp_path: Path) -> None:

@@ -234,3 +234,18 @@ async def test_what_control_lowered_stays_so_under_a_flip_of_the_same_test(rig: 
     assert rig.epoch.words[1] == 3
     await rig.publisher.publish(divided(4))
     assert rig.epoch.words[1] == 4
+
+
+async def test_what_was_taken_out_is_out_after_a_restart(rig: Rig) -> None:
+    """By control or by a breaker; not what belonged to another test."""
+    rig.publisher.restore(divided(3))
+    rig.publisher.restore_lowered({1: "another", 7: "t"}, [Tripped(1, "another", "", 5)])
+    assert rig.epoch.words[1] == 3
+    rig.publisher.restore_lowered({1: "t"}, [])
+    assert rig.epoch.words[1] == 3 | STABLE_ONLY
+    assert not rig.publisher.stable_only(1), "it was lowered already"
+    await rig.publisher.publish(divided(4))
+    assert rig.epoch.words[1] == 4 | STABLE_ONLY
+    assert rig.publisher.tripped == {}
+    rig.publisher.restore_lowered({}, [Tripped(1, "t", "five in a row", 5)])
+    assert rig.publisher.tripped[1].reason == "five in a row"
