@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from hotswap.core.rollout import Rollout, Status
@@ -10,10 +12,14 @@ from hotswap.stats import change
 #: Weight, in requests, of the rate that was frozen before the rollout.
 _BEFORE = 200.0
 _LEAST_RATE = 1e-4
+_MARGIN = 1.5
+_DEVIATIONS = 3.0
 
 
 def baseline_rate(rollout: Rollout, per_second: float) -> tuple[float, ...]:
-    """A detector by stable's failure rate as it was beside the candidate.
+    """A detector by stable's failure rate as it was beside the candidate, or as much more as a
+    candidate may have that was shown to be within the usual margin, and as so few failures leave
+    open: by the rate itself every second detector would sound in a long watch.
 
     Its mean time to a false alarm is as many requests as bring one about with probability
     alpha, at most, in the bake and the watch together.
@@ -24,8 +30,12 @@ def baseline_rate(rollout: Rollout, per_second: float) -> tuple[float, ...]:
     requests = sum(arm.requests for arm in stable)
     before = evidence.error_mean + evidence.invalid_mean
     rate = (failed + before * _BEFORE) / (requests + _BEFORE)
+    open_ = 0.0
+    if requests > _BEFORE:
+        open_ = _DEVIATIONS * math.sqrt(failed + 1) / (requests + _BEFORE)
+    rate = max(_MARGIN * rate, rate + open_)
     spec = rollout.spec
-    coming = max(1000.0, per_second * (spec.bake_seconds + spec.watch_seconds))
+    coming = max(1000.0, min(1e12, per_second) * (spec.bake_seconds + spec.watch_seconds))
     detector = change.start(min(0.5, max(_LEAST_RATE, rate)), arl=coming / spec.alpha)
     return flat(detector)
 

@@ -81,7 +81,8 @@ def _candidate_requests(rollout: Rollout, status: Status) -> int:
 def _wait(rollout: Rollout, status: Status, what: str, already: float = 0.0) -> Status:
     """For evidence; past the deadline, what the operator chose. Never on."""
     spec = rollout.spec
-    limit = already + spec.deadline_seconds * (1 + status.extended)
+    # Each extension is as long as all before it: a short deadline makes no endless journal.
+    limit = already + spec.deadline_seconds * 2.0 ** min(status.extended, 30)
     if status.step_elapsed < limit:
         return status
     missing = f"not enough was seen within {spoken(limit)} ({what})"

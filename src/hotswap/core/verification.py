@@ -24,6 +24,9 @@ from hotswap.errors import HotswapError
 DECISIONS: Final = ("decided", "commanded")
 
 
+_IMPOSSIBLE: Final = (ValueError, LookupError, TypeError, ArithmeticError, AssertionError)
+
+
 class Mismatch(msgspec.Struct, frozen=True):
     """An entry that does not come out as it stands; ``message`` says what differs."""
 
@@ -107,6 +110,8 @@ def _differs(entry: JournalView, record: Record) -> str:
         again = _again(entry, record)
     except HotswapError as exc:
         return f"it would be refused: {exc}"
+    except _IMPOSSIBLE as exc:  # a record that was changed can hold anything
+        return f"nothing can be decided from it: {type(exc).__name__}: {exc}"
     if _told(again) == _told(record.after):
         return ""
     names = [
