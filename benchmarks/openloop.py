@@ -347,7 +347,8 @@ class Running:
         seconds: float,
         connections: int = 64,
     ) -> None:
-        self.output = body.with_suffix(f".{port}.npz")
+        # Several may run at once, against one server.
+        self.output = body.with_suffix(f".{port}.{id(self):x}.npz")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.openloop", "--port", str(port), "--path", path,
              "--body", str(body), "--rate", str(rate), "--seconds", str(seconds),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -24,19 +26,22 @@ from hotswap.core.rollout_views import JournalView
 from hotswap.stats import latency, quantiles
 
 WEIGHTS: Final = (1, 10, 50)
-#: Requests a second: enough for a latency in each 50 ms at 1 % of either arm.
-RATE: Final = 1_000.0
-_STEP_SECONDS: Final = 10.0
+#: Rollouts side by side, each of a model of its own, and requests a second to each.
+MODELS: Final = 5
+RATE: Final = 400.0
+#: Seconds at each weight. At 1 % it takes the longest until there is something to compare.
+_STEP_SECONDS: Final = (30.0, 10.0, 10.0)
+_QUICK_SECONDS: Final = (4.0, 4.0, 4.0)
 _BEGIN_SECONDS: Final = 4.0
 
 
-def body(hold: float) -> dict[str, Any]:
+def body(model: str, holds: tuple[float, ...]) -> dict[str, Any]:
     """A ramp that ends by waiting for a person, who ends it."""
     steps: list[dict[str, Any]] = []
-    for weight in WEIGHTS:
+    for weight, hold in zip(WEIGHTS, holds, strict=True):
         steps += [{"weight": weight}, {"hold_seconds": hold}]
     return {
-        "model": "bench", "version": "v2", "strategy": "canary", "force": True,
+        "model": model, "version": "v2", "strategy": "canary", "force": True,
         "steps": [*steps, {"approval": True}], "bake_seconds": 0, "watch_seconds": 0,
     }  # fmt: skip
 
@@ -101,11 +106,11 @@ def last_evidence(server: Hotswap, rollout: str) -> Evidence:
     return record_of(views[-1]).before.evidence
 
 
-def one(server: Hotswap, load: dict[str, Any], hold: float) -> dict[str, Any]:
+def one(server: Hotswap, model: str, payload: Path, holds: tuple[float, ...]) -> dict[str, Any]:
     """One rollout under load, from its start to its end."""
-    seconds = _BEGIN_SECONDS + len(WEIGHTS) * (hold + 1.5)
-    running = Running(server.port, load["path"], load["body"], rate=load["rate"], seconds=seconds)
-    started = server.control("POST", "/rollouts", body(hold))
+    seconds = _BEGIN_SECONDS + sum(hold + 1.5 for hold in holds)
+    running = Running(server.port, f"/v2/models/{model}/infer", payload, rate=RATE, seconds=seconds)
+    started = server.control("POST", "/rollouts", body(model, holds))
     view = wait(server, started["id"], seconds)
     if not view["final"]:
         server.control("POST", f"/rollouts/{started['id']}/abort", {"why": "measured"})
@@ -135,23 +140,25 @@ def wait_end(server: Hotswap, rollout: str) -> None:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """50 rollouts, one after the other."""
-    count, hold = options.pick(50, 2), options.pick(_STEP_SECONDS, 4.0)
-    models = artifacts.folder(WORK / "models-arms", {"bench": {"v1": "lr.skops", "v2": "lr.skops"}})
-    server = Hotswap(models, name="arms", workers=1)
-    served = server.served("default")
-    load = {"path": served.path, "body": served.body, "rate": RATE}
-    found = []
-    with server.run():
-        server.switch("v1")
-        for number in range(count):
-            seen = one(server, load, hold)
-            found.append(seen)
-            options.say(
-                f"rollout {number + 1}: {seen['phase']} {seen['reason']}; latency evidence "
-                f"10^{seen['with_twin'] / math.log(10):.1f} with the twin, "
-                f"10^{seen['without_twin'] / math.log(10):.1f} without"
-            )
+    """50 rollouts, five at a time."""
+    count, holds = options.pick(50, 2), options.pick(_STEP_SECONDS, _QUICK_SECONDS)
+    names = [f"arms{number}" for number in range(min(MODELS, count))]
+    kept = {name: {"v1": "lr.skops", "v2": "lr.skops"} for name in names}
+    server = Hotswap(artifacts.folder(WORK / "models-arms", kept), name="arms", workers=1)
+    payload = server.served("default").body
+    found: list[dict[str, Any]] = []
+    with server.run(), ThreadPoolExecutor(len(names)) as pool:
+        for name in names:
+            server.control("POST", f"/models/{name}/switch", {"version": "v1"})
+        while len(found) < count:
+            batch = list(pool.map(lambda name: one(server, name, payload, holds), names))
+            for seen in batch:
+                found.append(seen)
+                options.say(
+                    f"rollout {len(found)}: {seen['phase']} {seen['reason']}; latency evidence "
+                    f"10^{seen['with_twin'] / math.log(10):.1f} with the twin, "
+                    f"10^{seen['without_twin'] / math.log(10):.1f} without"
+                )
     return concluded(found)
 
 
