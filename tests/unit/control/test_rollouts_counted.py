@@ -71,6 +71,21 @@ async def test_every_model_must_be_saved(served: World) -> None:
     assert len(served.supervisor.unsaved) <= 8
 
 
+@pytest.mark.parametrize("seconds", range(1, 8))
+async def test_nothing_is_let_go_that_another_has_not_saved(served: World, seconds: int) -> None:
+    """Two rollouts are saved in turns; control dies at any moment: every request is counted."""
+    await served.register("n", "v1", "v2")
+    await served.service.switch("n", "v1")
+    traffic, one = await shown(served)
+    two = (await served.service.start_rollout(body(model="n"))).id
+    await drive(traffic, 6 + seconds)
+    await served.restart()
+    await settle()
+    assert len(traffic.sent) == 2
+    for id in (one, two):
+        assert counted(served, id) == traffic.sent[f"{id}.1"]
+
+
 @pytest.mark.parametrize("saves", [False, True], ids=["unsaved", "saved"])
 async def test_what_is_sent_again_counts_once(served: World, saves: bool) -> None:
     """Control dies after the report, before or after its save; the next one gets it again."""

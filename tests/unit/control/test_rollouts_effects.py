@@ -414,6 +414,55 @@ async def test_a_promotion_waits_for_the_store(served: World) -> None:
     assert served.supervisor.table().stable == "v2"
 
 
+async def promoting(served: World) -> tuple[Traffic, str]:
+    """A rollout that is about to flip: v2 loads and is about to be stable."""
+    traffic = Traffic(served)
+    id = (await served.service.start_rollout(body(strategy="immediate", config={}))).id
+    return traffic, id
+
+
+async def test_an_abort_ends_a_promotion_that_is_preparing(served: World) -> None:
+    """The flip waits for its turn when the abort comes: it is never carried out."""
+    traffic, id = await promoting(served)
+    run = served.service._rollouts._runs[id]
+    await drive(traffic, 20, until=lambda: run.status.state == "running")
+    async with served.service._routes.lock("m"):
+        for _ in range(3):
+            served.clock.advance(1)
+            await asyncio.wait_for(served.service._rollouts.tick(), 5)
+            await settle()
+        assert run.status.state == "promoting"
+        assert (await served.service.operations())[0].state == "preparing"
+        await served.service.command_rollout(id, "abort")
+        await settle()
+    view = await ended(traffic, id)
+    assert (view.phase, view.reason) == ("RolledBack", "aborted")
+    assert ("m", "v2") not in served.supervisor.flips
+
+
+async def test_a_flip_that_was_meant_is_not_finished_after_an_abort(served: World) -> None:
+    """Its intent was saved, then the abort, then control died: the next one flips nothing."""
+    traffic, id = await promoting(served)
+
+    async def hang(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    run = served.service._rollouts._runs[id]
+    await drive(traffic, 20, until=lambda: run.status.state == "running")
+    served.node.publish = hang  # type: ignore[method-assign, assignment]
+    for _ in range(3):
+        served.clock.advance(1)
+        await asyncio.wait_for(served.service._rollouts.tick(), 5)
+        await settle()
+    assert (await served.stored()).intent is not None
+    await served.service.command_rollout(id, "abort")
+    await served.restart()
+    view = await ended(traffic, id)
+    assert (view.phase, view.reason) == ("RolledBack", "aborted")
+    assert ("m", "v2") not in served.supervisor.flips
+    assert (await served.stored()).intent is None
+
+
 async def test_a_metrics_outage_holds_the_weights(served: World) -> None:
     """And a level that is passed takes the candidate back; a source that is back lets it go on."""
     source = FakeSource(lag=0.1)

@@ -36,6 +36,8 @@ class Traffic:
         self.restart: Callable[[], Awaitable[object]] = world.restart
         self.failing: dict[str, float] = {}
         self.slow: dict[str, int] = {}
+        #: requests that were counted, by test
+        self.sent: dict[str, int] = {}
         self._random = random.Random(seed)
         self._rests: dict[str, float] = {}
 
@@ -45,7 +47,9 @@ class Traffic:
         number = int(self.world.clock.monotonic() * 1e9) // WINDOW_NS
         for table in list(supervisor.tables.values()):
             if table.split is not None and table.index not in supervisor.stable_only:
-                supervisor.count(self.window(table.split, int(self.rate * seconds), number))
+                requests, test = int(self.rate * seconds), table.split.test
+                self.sent[test] = self.sent.get(test, 0) + requests
+                supervisor.count(self.window(table.split, requests, number))
 
     def window(self, split: Split, requests: int, number: int) -> Window:
         """One worker's report."""
