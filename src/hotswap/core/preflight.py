@@ -38,7 +38,7 @@ def preflight(
     """``per_second``: unpinned requests to the model now; ``rate``: stable's error rate."""
     steps = compile_steps(spec)
     base = max(rate, _LEAST)
-    worse = min(0.9, base * _TIMES)
+    worse = min(base * _TIMES, (1.0 + base) / 2.0)
     regression = f"errors rising from {base * 100:.3g} % to {worse * 100:.3g} %"
     plans: list[StepPlan] = []
     warnings: list[str] = []
@@ -113,7 +113,7 @@ def _planned(
     if not gate or not 0 < weight < WHOLE:
         return StepPlan(label(step), kind(step), share, 0.0), 0.0, 0.0
     requests = _to_prove(spec, weight, base)
-    seconds = requests / per_second if per_second > 0 else None
+    seconds = requests / per_second if per_second > 0 and requests is not None else None
     warning = ""
     if seconds is not None and seconds > spec.deadline_seconds:
         warning = (
@@ -138,25 +138,29 @@ def _seeing(
     """A change of weight with what can be seen until the next."""
     requests = math.ceil(seconds * per_second)
     if isinstance(step, Mirror | Pair):
-        # Both see each request: a discordant pair tells at once.
+        # Both see each request: it tells as much as two of an even split.
         share = step.share / WHOLE if isinstance(step, Mirror) else 1.0
-        needed = math.ceil(
-            power.requests_to_detect(0.5, base, worse, spec.alpha) / max(share, 1e-4)
-        )
+        even = power.requests_to_detect(0.5, base, worse, spec.alpha)
+        needed = _whole(even / 2 / max(share, 1e-4))
         return StepPlan(plan.label, plan.kind, weight / 100, seconds, needed)
     if not 0 < weight < WHOLE:
         return StepPlan(plan.label, plan.kind, weight / 100, seconds)
     rho = weight / WHOLE
-    needed = math.ceil(power.requests_to_detect(rho, base, worse, spec.alpha))
+    needed = _whole(power.requests_to_detect(rho, base, worse, spec.alpha))
     chance = power.chance_to_detect(requests, rho, base, worse, spec.alpha) if requests else None
     warning = ""
-    if chance is not None and chance < 0.1:
+    if chance is not None and chance < 0.1 and needed is not None:
         warning = (
             f"at {per_second:.3g} requests/s it sees {requests:,} requests, and needs about "
             f"{needed:,} to notice errors of {base * 100:.3g} % rising to {worse * 100:.3g} %: "
             "it protects only from what is clearly broken"
         )
     return StepPlan(plan.label, plan.kind, weight / 100, seconds, needed, chance, warning)
+
+
+def _whole(requests: float) -> int | None:
+    """None for what no number of requests can show."""
+    return math.ceil(requests) if math.isfinite(requests) else None
 
 
 def _compares_latency(spec: RolloutSpec) -> bool:
@@ -166,7 +170,7 @@ def _compares_latency(spec: RolloutSpec) -> bool:
     )
 
 
-def _to_prove(spec: RolloutSpec, weight: int, base: float) -> int:
+def _to_prove(spec: RolloutSpec, weight: int, base: float) -> int | None:
     """Requests until errors are shown to be within the margin, if both arms are alike."""
     rho = weight / WHOLE
     found = []
@@ -177,7 +181,7 @@ def _to_prove(spec: RolloutSpec, weight: int, base: float) -> int:
             found.append(power.requests_to_prove(rho, base, guardrail.max_ratio, spec.alpha))
         if guardrail.max_increase:
             found.append(_to_prove_increase(rho, base, guardrail.max_increase, spec.alpha))
-    return math.ceil(min(found)) if found else 0
+    return _whole(min(found)) if found else 0
 
 
 def _to_prove_increase(rho: float, base: float, increase: float, alpha: float) -> float:
