@@ -83,17 +83,19 @@ def found(seen):
     """Median delay of every engine, where its false alarms are within bounds or not."""
     rows = [row for row in seen if row["truth"] == "worse"]
     engines = list(rows[0]["engines"])
-    figure, axes = pyplot.subplots(figsize=(11, 4.6))
+    figure, axes = pyplot.subplots(figsize=(11, 5.4))
+    for at in range(0, len(rows), 2):
+        axes.axhspan(at - 0.5, at + 0.5, color="#f1f3f5", zorder=0, linewidth=0)
     for number, name in enumerate(engines):
+        axes.scatter([], [], s=72, color=ENGINES[number], label=name)
         for at, row in enumerate(rows):
             engine = row["engines"][name]
             if engine["median"] is None:
                 continue
             place = at + (number - len(engines) / 2 + 0.5) * 0.13
-            axes.scatter(
-                engine["median"], place, s=12 + 60 * engine["share"], color=ENGINES[number],
-                label=name if at == 6 else None,
-            )  # fmt: skip
+            size = 8 + 64 * engine["share"]
+            axes.scatter(engine["median"], place, s=size, color=ENGINES[number])
+    axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [row["what"] for row in rows])
     axes.invert_yaxis()
@@ -168,7 +170,7 @@ def main():
         figure = picture(groups[group])
         figure.tight_layout()
         path = Path(sys.argv[2]) / f"{name}.svg"
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
         path.write_text("\n".join(each.rstrip() for each in path.read_text().splitlines()) + "\n")
         print(path)
 
