@@ -9,26 +9,17 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hotswap.app.demo_models import DemoModel, DemoVersion
+from hotswap.app import demo_verdicts
+from hotswap.app.demo_bench import DemoModel, DemoVersion
+from hotswap.app.demo_rollouts import Told
+from hotswap.app.demo_server import Move
 from hotswap.app.demo_traffic import Answer
-
-
-@dataclass(frozen=True)
-class Move:
-    """One switch or rollback: when it was asked for and answered (monotonic), and what it took."""
-
-    model: str
-    kind: str
-    source: str
-    target: str
-    begin: float
-    end: float
-    prepare_ms: float
-    flip_ms: float
+from hotswap.app.demo_verdicts import verdicts
 
 
 @dataclass(frozen=True)
@@ -48,8 +39,9 @@ class Score:
     """One version as its live answers show it.
 
     ``score`` is accuracy, or R² for a regression, over the held-out ``rows`` it was asked for, each
-    counted once. ``differing`` counts answers that are not what the artifact's own library
-    predicts for that row.
+    counted once; of a version that answered nobody it is what its artifact predicts for all of
+    them. ``differing`` counts answers that are not what the artifact's own library predicts for
+    that row.
     """
 
     model: str
@@ -139,7 +131,7 @@ def windows(answers: Sequence[Answer], moves: Sequence[Move], model: str) -> lis
 
 
 def scores(answers: Sequence[Answer], models: Iterable[DemoModel]) -> list[Score]:
-    """Every version that answered, measured against the held-out labels."""
+    """Every version measured against the held-out labels, by what it answered."""
     found = []
     for model in models:
         for version in model.versions:
@@ -148,11 +140,10 @@ def scores(answers: Sequence[Answer], models: Iterable[DemoModel]) -> list[Score
                 for each in answers
                 if each.model == model.name and each.version == version.version and not each.problem
             ]
-            if not mine:
-                continue
             by_row = {each.row: each.prediction for each in mine}
-            given = np.array(list(by_row.values()))
-            truth = model.labels[list(by_row)].astype(np.float64)
+            offline = version.expected.astype(np.float64)
+            given = np.array(list(by_row.values())) if mine else offline
+            truth = model.labels[list(by_row) if mine else slice(None)].astype(np.float64)
             if model.task == "classification":
                 measure, score = "accuracy", float((given == truth).mean())
             else:
@@ -171,25 +162,35 @@ def show(
     models: Sequence[DemoModel],
     answers: Sequence[Answer],
     moves: Sequence[Move],
+    told: Sequence[Told] = (),
 ) -> bool:
-    """Print the account; whether it is clean: no failure, no stale or mixed answer."""
+    """Print the account; whether it is clean: no failure, no stale or mixed answer, and every
+    rollout as it had to be.
+    """
     for model in models:
         mine = windows(answers, moves, model.name)
         if mine:
             console.print(_window_table(model.name, mine))
     console.print(_move_table(moves))
+    found = verdicts(models, answers, told)
+    if found:
+        demo_verdicts.show(console, found)
     console.print(_score_table(scores(answers, models)))
     failed, late, mix = failures(answers), stale(answers, moves), mixed(answers, models)
     for title, bad in (("failed", failed), ("stale", late), ("mixed", mix)):
         for each in bad[:3]:
             console.print(f"[red]{title}[/]: {escape(str(each))}", soft_wrap=True)
-    colour = "red" if failed or late or mix or not answers else "green"
+    wrong = [sentence for each in found for sentence in each.wrong]
+    clean = bool(answers) and not failed and not late and not mix and not wrong
+    colour = "green" if clean else "red"
     console.print(
-        f"[bold {colour}]{len(answers):,} requests, {len(failed)} failures, {len(moves)} switches.[/]\n"
+        f"[bold {colour}]{len(answers):,} requests, {len(failed)} failures, {len(moves)} switches, "
+        f"{len(found)} rollouts.[/]\n"
         f"Answers by the old version after a switch had returned: {len(late)}.\n"
-        f"Answers that are not the ones of the version they name: {len(mix)}.\n"
+        f"Answers that are not the ones of the version they name: {len(mix)}.\n",
+        highlight=False,
     )
-    return bool(answers) and not failed and not late and not mix
+    return clean
 
 
 def write(
@@ -197,6 +198,7 @@ def write(
     models: Sequence[DemoModel],
     answers: Sequence[Answer],
     moves: Sequence[Move],
+    told: Sequence[Told] = (),
 ) -> bool:
     """As `show`, but as one JSON object on standard output (``console`` is for people)."""
     del console
@@ -205,9 +207,10 @@ def write(
         "stale": len(stale(answers, moves)),
         "mixed": len(mixed(answers, models)),
     }
-    clean = bool(answers) and not any(wrong.values())
+    found = verdicts(models, answers, told)
+    clean = bool(answers) and not any(wrong.values()) and not any(each.wrong for each in found)
     account = {
-        "clean": clean,
+        "ok": clean,
         "requests": len(answers),
         **wrong,
         "switches": [
@@ -221,6 +224,7 @@ def write(
             }
             for move in moves
         ],
+        "rollouts": demo_verdicts.plain(found),
         "traffic": {model.name: windows(answers, moves, model.name) for model in models},
         "versions": [
             {
@@ -236,13 +240,20 @@ def write(
             for each in scores(answers, models)
         ],
     }
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(account)).decode() + "\n")
-    sys.stdout.flush()
+    emit(account)
     return clean
 
 
+def emit(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    sys.stdout.flush()
+
+
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for name in left:
         table.add_column(name)
     for name in right:
@@ -288,7 +299,7 @@ def _score_table(found: Sequence[Score]) -> Table:
     table = _table(
         "Versions, by their live answers",
         ["model", "version", "format"],
-        ["answers", "held-out rows", "quality on their labels", "unlike offline"],
+        ["answers", "held-out rows", "by their labels"],
     )
     for each in found:
         table.add_row(
@@ -296,8 +307,7 @@ def _score_table(found: Sequence[Score]) -> Table:
             each.version.version,
             each.version.format,
             f"{each.answers:,}",
-            f"{each.rows:,}",
+            f"{each.rows:,}" if each.answers else "offline",
             f"{each.measure} {each.score:.3f}",
-            str(each.differing),
         )
     return table

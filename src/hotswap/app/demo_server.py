@@ -8,15 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 import yaml
 
-from hotswap.app.demo_account import Move
 from hotswap.app.platform import die_with_parent
+from hotswap.core.rollout_views import JournalView, RolloutView
 from hotswap.errors import HotswapError
+from hotswap.web.reading import read_journal, read_rollout
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 35.0
@@ -24,6 +27,20 @@ STOP_SECONDS: Final = 35.0
 
 class DemoFailed(HotswapError):
     """The demo cannot go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One switch or rollback: when it was asked for and answered (monotonic), and what it took."""
+
+    model: str
+    kind: str
+    source: str
+    target: str
+    begin: float
+    end: float
+    prepare_ms: float
+    flip_ms: float
 
 
 def port_near(host: str, wanted: int, taken: int = 0) -> int:
@@ -59,18 +76,22 @@ class DemoServer:
         """Where versions are switched."""
         return f"http://{self.host}:{self.control_port}"
 
-    async def start(self) -> None:
-        """Start it and wait until it is ready. Raises DemoFailed with what its log says last."""
-        self._process = self._launch()
+    async def start(self, trusted: Sequence[str] = ()) -> None:
+        """Start it and wait until it is ready. Raises DemoFailed with what its log says last.
+
+        ``trusted``: digests of the artifacts that may run code, and no others.
+        """
+        self._process = self._launch(trusted)
         deadline = time.monotonic() + START_SECONDS
         async with httpx2.AsyncClient(timeout=5.0) as client:
             for url in (f"{self.url}/v2/health/ready", f"{self.control_url}/readyz"):
                 await self._until_ok(client, url, deadline)
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self, trusted: Sequence[str]) -> subprocess.Popen[bytes]:
         settings = self._folder / "server.yaml"
         # A new version folder is noticed sooner than a production server would look.
-        settings.write_text(yaml.safe_dump({"poll_seconds": 0.5, "settle_seconds": 0.5}))
+        quick = {"poll_seconds": 0.5, "settle_seconds": 0.5}
+        settings.write_text(yaml.safe_dump(quick | {"trust_digests": list(trusted)}))
         command = [sys.executable, "-m", "hotswap", "serve", str(self.models)]
         command += ["--host", self.host, "--port", str(self.port)]
         command += ["--control-host", self.host, "--control-port", str(self.control_port)]
@@ -157,6 +178,18 @@ class DemoServer:
             float(answer["prepare_ms"]),
             float(answer["flip_ms"]),
         )
+
+    async def roll_out(self, body: dict[str, Any]) -> RolloutView:
+        """Start a rollout; as it is at first."""
+        return read_rollout(await self._ask("POST", "/api/v1/rollouts", body))
+
+    async def rollout(self, id: str) -> RolloutView:
+        """A rollout as it stands."""
+        return read_rollout(await self._ask("GET", f"/api/v1/rollouts/{id}"))
+
+    async def journal(self, id: str) -> list[JournalView]:
+        """What a rollout knew and decided, in order."""
+        return read_journal(await self._ask("GET", f"/api/v1/rollouts/{id}/journal"))
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         try:

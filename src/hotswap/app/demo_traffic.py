@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hotswap.app.demo_models import DemoModel
+from hotswap.app.demo_bench import DemoModel
 
 #: Each connection asks once in this many seconds (or as soon as it has its answer, if later).
 EVERY: Final = 0.008
@@ -24,8 +24,9 @@ class Answer:
     """What became of one request.
 
     ``sent`` is on the monotonic clock, ``seconds`` until the whole answer was in. ``version`` is
-    what the header named, ``named`` what the body named. ``problem`` is a sentence unless the
-    answer was a 200 that could be read.
+    what the header named, ``named`` what the body named. ``fallback`` says why stable answered
+    in a candidate's place, if it did. ``problem`` is a sentence unless the answer was a 200 that
+    could be read.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Answer:
     named: str = ""
     prediction: float = float("nan")
     problem: str = ""
+    fallback: str = ""
 
 
 class Connection:
@@ -154,7 +156,8 @@ class Traffic:
         except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as problem:
             why = f"an answer that cannot be read: {problem}"
             return Answer(model.name, row, sent, took, version, problem=why)
-        return Answer(model.name, row, sent, took, version, named, prediction)
+        fallback = headers.get("x-hotswap-fallback", "")
+        return Answer(model.name, row, sent, took, version, named, prediction, fallback=fallback)
 
 
 def protocol(

@@ -111,16 +111,19 @@ def demo(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train small models, serve them, and switch between them under live traffic."""
+    """Train small models, serve them, switch and roll out new versions under live traffic.
+
+    Exits with 1 if a request fails, a bad version is promoted, a good one is not, or a journal does
+    not verify. With --json the account is written as JSON.
+    """
     from rich.console import Console
 
     from hotswap.app.demo import main
+    from hotswap.cli.rollout_screen import screen
 
-    # With --json the account is for people still, and stdout for programs.
-    code = main(exit=exit_, console=Console(stderr=as_json))
-    if as_json:
-        output.emit({"ok": code == 0})
-    raise typer.Exit(code)
+    # With --json what goes on is for people still, and stdout for programs.
+    console = Console(stderr=as_json)
+    raise typer.Exit(main(exit=exit_, as_json=as_json, console=console, screen=screen))
 
 
 def check(

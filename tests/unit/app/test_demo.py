@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from rich.console import Console
 
 from hotswap.app import demo, demo_account
 from hotswap.app.demo import Pace, Play, main, publish, urls, workplace
-from hotswap.app.demo_account import Move
-from hotswap.app.demo_models import DemoModel, DemoVersion
-from hotswap.app.demo_server import DemoFailed, DemoServer, port_near
-from hotswap.app.demo_traffic import Traffic
+from hotswap.app.demo_bench import DemoModel, DemoVersion
+from hotswap.app.demo_server import DemoFailed, DemoServer, Move, port_near
+from hotswap.app.demo_traffic import Answer, Traffic
+from hotswap.core.rollout_views import JournalView, RolloutView
 from hotswap.errors import MissingDependency
+from tests.unit.web import samples
 
 
 class FakeServer:
@@ -25,7 +27,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
-        self.active = {"cancer": "v1", "digits": "v1"}
+        self.active = {"diabetes": "v1", "digits": "v1"}
 
     async def registered(self, model: str, version: str) -> None:
         self.asked.append(("registered", model, version))
@@ -36,9 +38,18 @@ class FakeServer:
         self.asked.append((kind, model, target))
         return Move(model, kind, source, target, 0.0, 0.0, 1.0, 0.1)
 
+    async def roll_out(self, body: dict[str, Any]) -> RolloutView:
+        self.asked.append(("roll out", body["model"], body["version"]))
+        return samples.rollout(model=body["model"], version=body["version"])
+
+    async def journal(self, id: str) -> list[JournalView]:
+        return samples.journal()
+
 
 class FakeTraffic:
     """Every row has been asked for."""
+
+    answers: ClassVar[list[Answer]] = []
 
     async def covered(self, model: DemoModel, version: str) -> None:
         assert model.version(version) is not None
@@ -54,30 +65,43 @@ def model(folder: Path, name: str, *versions: str) -> DemoModel:
     return DemoModel(name, "classification", np.zeros((1, 1)), np.zeros(1), tuple(made))
 
 
-async def test_versions_appear_then_take_over_then_go_back(tmp_path: Path) -> None:
-    """Every new version is published and noticed before the first switch; then v2, back, the rest."""
-    models = [model(tmp_path, "cancer", "v1", "v2", "v3"), model(tmp_path, "digits", "v1", "v2")]
+def played(tmp_path: Path) -> tuple[Play, FakeServer]:
     (tmp_path / "models").mkdir()
     server = FakeServer()
-    play = Play(
-        Console(file=io.StringIO()),
-        tmp_path,
-        cast("DemoServer", server),
-        demo_account.show,
-        Pace(0, 0),
-    )
-    moves = await play.scenario(models, cast("Traffic", FakeTraffic()))
+    console = Console(file=io.StringIO())
+    play = Play(console, tmp_path, cast("DemoServer", server), demo_account.show, Pace(0, 0))
+    return play, server
+
+
+async def test_versions_appear_then_take_over_then_one_goes_back(tmp_path: Path) -> None:
+    """Every second version is published and noticed before the first switch."""
+    models = [model(tmp_path, "digits", "v1", "v2"), model(tmp_path, "diabetes", "v1", "v2")]
+    play, server = played(tmp_path)
+    moves = await play.switches(models, cast("Traffic", FakeTraffic()))
     assert server.asked == [
-        ("registered", "cancer", "v2"),
-        ("registered", "cancer", "v3"),
         ("registered", "digits", "v2"),
-        ("switch", "cancer", "v2"),
-        ("rollback", "cancer", "v1"),
-        ("switch", "cancer", "v3"),
+        ("registered", "diabetes", "v2"),
         ("switch", "digits", "v2"),
+        ("switch", "diabetes", "v2"),
+        ("rollback", "digits", "v1"),
     ]
-    assert [move.kind for move in moves] == ["switch", "rollback", "switch", "switch"]
-    assert {path.name for path in (tmp_path / "models" / "cancer").iterdir()} == {"v2", "v3"}
+    assert [move.kind for move in moves] == ["switch", "switch", "rollback"]
+    assert {path.name for path in (tmp_path / "models" / "digits").iterdir()} == {"v2"}
+
+
+async def test_one_version_after_the_other_is_rolled_out(tmp_path: Path) -> None:
+    """Each is published, noticed, and followed to its end before the next appears."""
+    cancer = model(tmp_path, "cancer", "v1", "v2", "v3", "v4")
+    play, server = played(tmp_path)
+    told = await play.rollouts(cancer, cast("Traffic", FakeTraffic()))
+    assert server.asked == [
+        (what, "cancer", version)
+        for version in ("v2", "v3", "v4")
+        for what in ("registered", "roll out")
+    ]
+    assert [(each.view.version, len(each.journal)) for each in told] == [
+        (version, len(samples.journal())) for version in ("v2", "v3", "v4")
+    ]
 
 
 def test_publishing_moves_a_whole_version(tmp_path: Path) -> None:
@@ -150,4 +174,18 @@ def test_urls_are_real_addresses(tmp_path: Path) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for part in (server.url, f"{server.control_url}/docs", f"{server.control_url}/metrics"):
         assert part in text
-    assert f"hotswap switch cancer v2 --url {server.control_url}" in text
+    assert f"hotswap rollout verify cancer --url {server.control_url}" in text
+
+
+def test_a_demo_that_fails_says_so_as_json_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --json standard output is one object, however it went."""
+
+    def missing() -> None:
+        raise MissingDependency("the demo needs xgboost")
+
+    monkeypatch.setattr(demo, "require_libraries", missing)
+    console = Console(file=io.StringIO(), width=200)
+    assert main(exit=True, as_json=True, folder=tmp_path / "demo", console=console) == 1
+    assert json.loads(capsys.readouterr().out) == {"ok": False, "error": "the demo needs xgboost"}

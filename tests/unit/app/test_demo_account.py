@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from hotswap.app import demo_account
-from hotswap.app.demo_account import Move
-from hotswap.app.demo_models import DemoModel, DemoVersion
+from hotswap.app.demo_bench import DemoModel, DemoVersion
+from hotswap.app.demo_server import Move
 from hotswap.app.demo_traffic import Answer
+from hotswap.app.demo_verdicts import Verdict
 
 
 def version(name: str, expected: list[float]) -> DemoVersion:
@@ -106,10 +107,19 @@ def test_scores_come_from_live_answers_and_labels() -> None:
     assert (second.score, second.answers) == (1.0, 1)
 
 
+def test_a_version_that_answered_nobody_is_scored_offline() -> None:
+    """What nobody saw is told all the same: by what its artifact predicts for every row."""
+    first, second = demo_account.scores([answer(1, 0, "v1", 0)], [MODEL])
+    assert (first.score, first.answers) == (1.0, 1)
+    assert (second.score, second.answers, second.rows) == (1.0, 0, 0)
+    (first, second) = demo_account.scores([answer(1, 0, "v2", 0)], [MODEL])
+    assert (first.score, first.answers) == (0.5, 0)
+
+
 def test_each_row_counts_once_in_a_score() -> None:
     """A row that was asked for often weighs no more than another: versions are compared fairly."""
     answers = [answer(1, 0, "v1", 0)] * 9 + [answer(1, 2, "v1", 1)]
-    (score,) = demo_account.scores(answers, [MODEL])
+    score, _ = demo_account.scores(answers, [MODEL])
     assert (score.score, score.answers, score.rows) == (0.5, 10, 2)
 
 
@@ -155,6 +165,24 @@ def test_the_account_is_clean_only_if_nothing_went_wrong(extra: list[Answer], cl
     assert "0.20 ms" in text
 
 
+def test_a_rollout_that_went_wrong_is_no_clean_account(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bad version that was promoted makes the demo fail, shown or as JSON."""
+    answers = [answer(9.5, 0, "v1", 0), answer(11.0, 2, "v2", 0)]
+    wrong = Verdict(
+        "v2", "v1", "r1", "Healthy", "proved", 1.0, 0, 9, 2, 0, {"v2": 1}, 0, 0, 3, ("v2 is in",)
+    )
+    monkeypatch.setattr(demo_account, "verdicts", lambda *_: [wrong])
+    console = Console(file=io.StringIO(), width=160)
+    assert not demo_account.show(console, [MODEL], answers, [MOVE])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Wrong: v2 is in" in text
+    assert not demo_account.write(console, [MODEL], answers, [MOVE])
+    account = json.loads(capsys.readouterr().out)
+    assert (account["ok"], account["rollouts"][0]["wrong"]) == (False, ["v2 is in"])
+
+
 def test_no_answers_are_no_clean_account() -> None:
     """A demo in which nothing was asked has shown nothing."""
     assert not demo_account.show(Console(file=io.StringIO()), [MODEL], [], [])
@@ -165,7 +193,7 @@ def test_json_account_has_the_same_figures(capsys: pytest.CaptureFixture[str]) -
     answers = [answer(9.5, 0, "v1", 0), answer(11.0, 2, "v2", 0)]
     assert demo_account.write(Console(file=io.StringIO()), [MODEL], answers, [MOVE])
     account = json.loads(capsys.readouterr().out)
-    assert (account["clean"], account["requests"], account["failures"]) == (True, 2, 0)
+    assert (account["ok"], account["requests"], account["failures"]) == (True, 2, 0)
     assert account["switches"][0]["flip_ms"] == 0.2
     assert [each["version"] for each in account["versions"]] == ["v1", "v2"]
     assert account["traffic"]["cancer"][0]["title"] == "v1 answers"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hotswap.app.demo_models import DemoModel, DemoVersion
+from hotswap.app.demo_bench import DemoModel, DemoVersion
 from hotswap.app.demo_traffic import Traffic
 
 MODEL = DemoModel(
@@ -151,3 +151,17 @@ async def test_nobody_listening_is_a_problem() -> None:
     await until(lambda: len(traffic.answers) >= 1)
     await traffic.stop()
     assert traffic.answers[0].problem.startswith("no answer")
+
+
+async def test_a_fallback_is_kept_with_its_reason() -> None:
+    """Who answered in a candidate's place, and why, is in the answer."""
+    extra = "X-Hotswap-Version: v1\r\nX-Hotswap-Fallback: error\r\n"
+
+    def reply(path: str, body: dict[str, Any]) -> bytes:
+        return right(path, body).replace(b"X-Hotswap-Version: v1\r\n", extra.encode())
+
+    async with serving(reply) as (port, _):
+        traffic = Traffic("127.0.0.1", port, [MODEL], every=0.001)
+        await until(lambda: len(traffic.answers) >= 1)
+        await traffic.stop()
+    assert (traffic.answers[0].version, traffic.answers[0].fallback) == ("v1", "error")

@@ -193,20 +193,20 @@ def test_check_prints_json(bare: Run, checked: list[Any]) -> None:
 
 
 def test_the_demos_exit_status_is_the_commands(bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--exit is passed on; with --json the account leaves stdout to programs."""
+    """--exit and --json are passed on; with --json progress leaves stdout to programs."""
     calls: list[Any] = []
     module = ModuleType("hotswap.app.demo")
 
-    def main(*, exit: bool, console: Any) -> int:
-        calls.append((exit, console.stderr))
+    def main(*, exit: bool, as_json: bool, console: Any, screen: Any) -> int:
+        assert callable(screen)
+        calls.append((exit, as_json, console.stderr))
         return 3
 
     module.main = main  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hotswap.app.demo", module)
     assert bare("demo").exit_code == 3
-    result = bare("demo", "--exit", "--json")
-    assert (result.exit_code, json.loads(result.stdout)) == (3, {"ok": False})
-    assert calls == [(False, False), (True, True)]
+    assert bare("demo", "--exit", "--json").exit_code == 3
+    assert calls == [(False, False, False), (True, True, True)]
 
 
 def test_only_the_commands_that_exist_are_there(bare: Run) -> None:
