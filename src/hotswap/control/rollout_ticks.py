@@ -99,7 +99,7 @@ class RolloutTicks:
         if state == "promoting" and stable == rollout.spec.version:
             # The flip and the first of the bake are one table: no request sees anything between.
             exposure = Exposure(run.status.stage + 1, weight=10_000, bake=True)
-            self._open(run, exposure)
+            self.open_stage(run, exposure)
             return split_for(rollout, exposure, [])
         exposure_now = run.showing
         if exposure_now is None or exposure_now.bake != (stable == rollout.spec.version):
@@ -120,7 +120,7 @@ class RolloutTicks:
             return False
         return version in (run.rollout.spec.version, run.rollout.stable)
 
-    def _open(self, run: Run, exposure: Exposure) -> None:
+    def open_stage(self, run: Run, exposure: Exposure) -> None:
         """A stage to count in, before anything can be counted in it."""
         if run.rollout.evidence.stage(exposure.stage) is None:
             now = self._clock.monotonic()
@@ -352,7 +352,7 @@ class RolloutTicks:
         elif run.breaker or run.barred or self._saving.outage or not self._capacity(run.rollout)[0]:
             return
         else:
-            self._open(run, wanted)
+            self.open_stage(run, wanted)
             run.showing = wanted
         await self._republish(run.rollout.spec.model)
 

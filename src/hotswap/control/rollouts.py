@@ -119,6 +119,8 @@ class Rollouts:
                 self._ticks.current[rollout.spec.model] = run
             if rollout.status.state in ("running", "promoting", "baking"):
                 run.showing = exposed
+            if exposed is not None:  # control may have ended before its stage was saved
+                self._ticks.open_stage(run, exposed)
             exposure = rollout.status.exposure
             if exposure is None:
                 continue

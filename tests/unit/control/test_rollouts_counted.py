@@ -124,6 +124,19 @@ async def test_reports_that_come_late_after_a_restart_count_once(served: World) 
     assert counted(served, id) == 3000
 
 
+async def test_a_stage_that_was_shown_and_not_saved(served: World) -> None:
+    """Control dies right after the table shows the candidate: what is counted since is kept."""
+    traffic = Traffic(served)
+    id = (await served.service.start_rollout(body())).id
+    while not served.supervisor.exposed():
+        served.clock.advance(0.1)
+        await tick(served)
+    served.supervisor.count(window(served, traffic, 400))
+    await served.restart()
+    await settle()
+    assert counted(served, id) == 400
+
+
 async def test_another_supervisor_numbers_anew(served: World) -> None:
     """Its first reports have low numbers and count; what it counts is another stage."""
     traffic, id = await shown(served)
