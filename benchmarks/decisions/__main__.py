@@ -75,7 +75,10 @@ def measure(chosen: list[str], path: Path, *, quick: bool, console: Console) -> 
             said = (sys.modules[GROUPS[name].__module__].__doc__ or "").partition("\n")[0]
             console.print(f"{name}: {said}", markup=False)
             result["groups"][name] = GROUPS[name](work)
-            result["times"][name] = {"took_seconds": round(time.monotonic() - begin, 1)}
+            result["times"][name] = {
+                "took_seconds": round(time.monotonic() - begin, 1),
+                "commit": result["machine"]["commit"],
+            }
             path.write_text(json.dumps(result))  # what is measured survives an interruption
     return result
 
@@ -130,8 +133,8 @@ def main(given: list[str] | None = None) -> int:
         result = earlier
     else:
         result = measure(chosen, path, quick=args.quick, console=console)
-        for part in ("groups", "times"):
-            result[part] = earlier.get(part, {}) | result[part]
+        result["groups"] = earlier.get("groups", {}) | result["groups"]
+        result["times"] = earlier.get("times", {}) | result["times"]
     path.write_text(json.dumps(result))
     show(console, result["groups"])
     console.print(f"Raw numbers: {path}")

@@ -35,7 +35,7 @@ def follow(number: int, name: str) -> dict[str, Any]:
     points = []
     while not machine.rollout.final and machine.now < 3_600:
         status = machine.tick()
-        if machine.analysis is not None and status.state == "running":
+        if machine.analysis is not None and status.state in ("running", "rolling_back"):
             against = machine.analysis.against / math.log(10)
             points.append((machine.now, round(max(-3.0, min(3.0, against)), 4)))
     status = machine.rollout.status

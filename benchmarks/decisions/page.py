@@ -43,11 +43,15 @@ def taken(result: dict[str, Any]) -> str:
     """When and on what."""
     machine = result["machine"]
     seconds = sum(group["took_seconds"] for group in result["times"].values())
+    commits = sorted({group["commit"] for group in result["times"].values()})
+    several = (
+        f" Groups were measured at different commits: {', '.join(commits)}." if commits[1:] else ""
+    )
     return (
         f"Taken {result['started']} on {machine['cores']} cores ({machine['cpu']}), Python "
         f"{machine['python']}, commit {machine['commit']}, by `make bench-decisions` in "
         f"{seconds / 60:.1f} minutes. Every draw is seeded: another run gives the same figures, "
-        "but for what deciding costs."
+        f"but for what deciding costs.{several}"
     )
 
 

@@ -117,11 +117,12 @@ def paths(seen):
         if path["state"] == "rolled_back":
             axes.plot(xs[-1], ys[-1], "o", color=colour)
     axes.axhline(1.30103, color="black", linestyle="--", linewidth=1)
-    axes.text(2, 1.36, "20 : 1, rolled back", fontsize=8)
+    axes.text(400, 1.36, "20 : 1, rolled back", fontsize=8)
     for at, text in ((0, "1 %"), (122, "10 %"), (243, "50 %")):
         axes.axvline(at, color=LINE, zorder=0)
-        axes.text(at + 2, -2.9, f"candidate at {text}", fontsize=8, color=GREY)
-    axes.set_yticks(range(-3, 4), ["1:1,000", "1:100", "1:10", "1:1", "10:1", "100:1", "1,000:1"])
+        axes.text(at + 2, -1.25, f"candidate at {text}", fontsize=8, color=GREY)
+    axes.set_yticks(range(-1, 4), ["1:10", "1:1", "10:1", "100:1", "1,000:1"])
+    axes.set_ylim(-1.3, 3.1)
     axes.set_xlabel("seconds, at 300 requests a second")
     axes.set_ylabel("evidence that the candidate is worse")
     axes.legend(frameon=False, loc="upper right", fontsize=8)
