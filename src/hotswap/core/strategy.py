@@ -171,6 +171,13 @@ def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> Rol
     _check_seen(strategy, config, steps, guardrails)
     if objectives:
         _check_aims(strategy, config)
+        if strategy == "champion_challenger" and any(
+            each.metric in ("error_rate", "invalid_rate") and each.min_improvement > 0
+            for each in objectives
+        ):
+            raise BadInput(
+                "pairs show who fails more often, not by how much: leave min_improvement out"
+            )
     if fields.get("deadline", 1.0) < 1.0:
         raise BadInput("deadline_seconds must be at least 1: nothing can be shown in no time")
     given = fields.get("seed")

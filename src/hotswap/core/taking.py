@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hotswap.core.analysis import Analysis, Measured, two_sided
+from hotswap.core.analysis import Analysis, two_sided
 from hotswap.core.bandit import moved_weight
 from hotswap.core.durations import spoken
 from hotswap.core.plan import (
@@ -106,22 +106,12 @@ def _gate(rollout: Rollout, status: Status, step: Analyse | Promote, analysis: A
             return _replace(ended, exposure=None)
         return _wait(rollout, status, f"no verdict on {step.metric}")
     asked = isinstance(step, Analyse) or step.proof
-    tested = any(
-        isinstance(each, Analyse) and each.metric and at not in status.passed
-        for at, each in enumerate(rollout.steps)
-    )
     missing = analysis.missing
-    if tested and isinstance(step, Promote):  # its own metric was decided; what else was aimed at?
-        missing = tuple(m.name for m in analysis.metrics if m.name in missing and _aim(m))
     if asked and missing:
         return _wait(rollout, status, f"not shown: {', '.join(missing)}")
     if isinstance(step, Analyse):
         return next_step(status, "shown to be no worse")
     return promoting(rollout, status, "shown to be no worse" if asked else "promoted as asked")
-
-
-def _aim(measured: Measured) -> bool:
-    return measured.role == "objective"
 
 
 def _adapt(rollout: Rollout, status: Status, step: Adapt) -> Status:

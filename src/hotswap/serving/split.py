@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from hotswap.core.routing import hashed
+from hotswap.core.routing import WHOLE, hashed
 from hotswap.core.signature import Signature
 from hotswap.errors import HostLost, Overloaded
 from hotswap.ports import Array
@@ -78,7 +78,8 @@ class SplitLease:
         key = self._key
         if key is None and split.key_input is not None:
             key = division.key_of(inputs)
-        unit = hashed(split.salt, key) if key is not None else None
+        # With all the weight there is nothing to choose: each request counts, not each user's first.
+        unit = hashed(split.salt, key) if key is not None and split.weight < WHOLE else None
         arm = division.arm(plane.coin() if unit is None else unit)
         first = First(division, outputs, began, budget_ns, window, arm, unit)
         first.source = (self._route, payload)

@@ -383,3 +383,12 @@ async def test_bad_input_tosses_no_coin(rig: Rig) -> None:
     rig.plane.lease("m", None, None).release()
     assert rig.counted() == []
     assert np.isclose(rig.plane.routes["m"].leases, 0)
+
+
+async def test_during_the_bake_each_request_of_a_user_counts(rig: Rig) -> None:
+    """No coin is left: the detector that watches needs every request, not each user's first."""
+    await rig.divide(weight=10_000)
+    for _ in range(3):
+        await ask(rig.plane.lease("m", None, b"the same user"), 1.0)
+    assert rig.arm("candidate").requests == 3
+    assert [event for window in rig.windows for event in window.units] == []
