@@ -295,8 +295,8 @@ def test_capacity(server: Server) -> None:
             steps=[20, {"approval": True}, 60, {"approval": True}],
         )  # fmt: skip
         rollout.wait_exposed(20.0)
-        assert len(server.host_pids("wide", "v2")) >= 1
-        assert len(server.host_pids("wide", "v9", twin=True)) >= 1
+        wait_until(lambda: server.host_pids("wide", "v9", twin=True), "a twin, in the notes")
+        assert server.host_pids("wide", "v2")
         wait_until(lambda: rollout.view()["reason"] == "approval", "the first approval")
         rollout.give("resume")
         rollout.wait_exposed(60.0)
