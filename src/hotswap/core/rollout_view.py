@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from hotswap.core.analysis import Analysis
+from hotswap.core.evidence import paired
 from hotswap.core.journal import builtins
 from hotswap.core.metric_view import failures, metric_views
 from hotswap.core.phases import phase, reason
 from hotswap.core.plan import Hold, Mirror, Pair, Requests, SetWeight, kind, label
 from hotswap.core.rollout import Exposure, Rollout
-from hotswap.core.rollout_views import HistoryView, PointView, RolloutView, StepView
+from hotswap.core.rollout_views import HistoryView, PairView, PointView, RolloutView, StepView
 from hotswap.core.routing import WHOLE
+from hotswap.core.windows import PairCounts
 
 
 def rollout_view(
@@ -52,6 +54,7 @@ def rollout_view(
         spec=_spec(rollout),
         warnings=rollout.warnings,
         series=tuple(series),
+        pairs=_pairs(rollout),
     )
 
 
@@ -100,6 +103,32 @@ def _weights(rollout: Rollout, exposed: Exposure | None, active: str | None) -> 
     if stable is not None:
         weights = {stable: 100.0 - ours, version: ours}
     return weights
+
+
+def _pairs(rollout: Rollout) -> PairView | None:
+    """All stages together: it describes, and decides nothing."""
+    total = PairCounts()
+    for stage in rollout.evidence.stages:
+        if stage.pairs.total:
+            total = paired(total, stage.pairs)
+    if not total.total:
+        return None
+    confusion: dict[str, dict[str, int]] = {}
+    for labels, count in sorted(total.confusion.items()):
+        stable, _, ours = labels.partition("|")
+        confusion.setdefault(stable, {})[ours] = count
+    numeric = total.both > 0
+    return PairView(
+        total.total,
+        total.both,
+        total.agree,
+        total.worse,
+        total.better,
+        total.neither,
+        total.difference / total.both if numeric else None,
+        total.largest if numeric else None,
+        confusion,
+    )
 
 
 def _counts(rollout: Rollout) -> dict[str, int]:

@@ -82,6 +82,26 @@ class PointView(msgspec.Struct, frozen=True):
     proof: dict[str, float] = {}
 
 
+class PairView(msgspec.Struct, frozen=True):
+    """Requests that both versions saw, in shadow or as a pair, over all stages.
+
+    Of ``total``, both gave a valid answer to ``both``, of which ``agree`` were the same;
+    ``worse``: only the candidate failed, ``better``: only stable did. ``difference``: the mean
+    absolute difference of numeric answers, ``largest`` the greatest. ``confusion``: how often
+    stable said one label and the candidate another, {stable's: {candidate's: count}}.
+    """
+
+    total: int
+    both: int
+    agree: int
+    worse: int
+    better: int
+    neither: int
+    difference: float | None
+    largest: float | None
+    confusion: dict[str, dict[str, int]] = {}
+
+
 class RolloutView(msgspec.Struct, frozen=True):
     """One rollout.
 
@@ -89,7 +109,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     ``counts``: candidate_requests, stable_requests, candidate_failures, fallbacks, pairs,
     mirrored, dropped, excluded. ``elapsed_seconds`` since it began, ``step_seconds`` since its step
     began, both without the time that control was away. Times are Unix times. ``series``: how the
-    evidence went, for plots.
+    evidence went, for plots. ``pairs``: what both versions said to the same requests, None before
+    there are any.
     """
 
     id: str
@@ -118,6 +139,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     spec: dict[str, Any]
     warnings: tuple[str, ...] = ()
     series: tuple[PointView, ...] = ()
+    pairs: PairView | None = None
 
 
 class StepPlan(msgspec.Struct, frozen=True):

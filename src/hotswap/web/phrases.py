@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from hotswap.core.durations import spoken
-from hotswap.core.rollout_views import MetricView, RolloutView
+from hotswap.core.rollout_views import MetricView, PairView, RolloutView
 
 NOTHING: Final = "–"
 
@@ -254,7 +254,32 @@ def seen(view: RolloutView) -> list[str]:
         text.format(n=_counted(counts[name], noun), stable=stable, candidate=candidate)
         for name, (text, noun) in sentences.items()
         if name in counts
+    ] + _compared(view.pairs)
+
+
+def _compared(pairs: PairView | None) -> list[str]:
+    """How alike two versions' answers to the same requests are."""
+    if pairs is None or not pairs.both:
+        return []
+    sentences = [
+        f"{pairs.agree:,} of the {pairs.both:,} that both answered got the same answer "
+        f"({percent(100 * pairs.agree / pairs.both)})."
     ]
+    if pairs.difference:
+        sentences.append(
+            f"Numbers differed by {number(pairs.difference)} a request on average, and by "
+            f"{number(pairs.largest)} at most."
+        )
+    other = [
+        (count, stable, candidate)
+        for stable, row in pairs.confusion.items()
+        for candidate, count in row.items()
+        if stable != candidate
+    ]
+    for count, stable, candidate in sorted(other, reverse=True)[:3]:
+        said = f"stable said {clean(stable)} and the candidate {clean(candidate)}"
+        sentences.append(f"For {_counted(count, 'row')} {said}.")
+    return sentences
 
 
 def _counted(count: int, noun: str) -> str:

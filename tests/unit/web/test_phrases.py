@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hotswap.core.rollout_views import ArmView
+from hotswap.core.rollout_views import ArmView, PairView
 from hotswap.web import phrases
 from tests.unit.web.samples import metric, rollout, running
 
@@ -75,6 +75,19 @@ def test_what_did_not_happen_is_not_told() -> None:
     assert sentences == [
         "v1 was assigned 12,034 requests.",
         "For lack of room, 1 copy went unsent.",
+    ]
+
+
+def test_what_both_said_to_the_same_requests_is_told() -> None:
+    """How many agree, by how much numbers differ, and which labels were mixed up most."""
+    pairs = PairView(
+        110, 100, 97, 8, 1, 1, 0.25, 3.5, {"0": {"0": 60, "1": 2}, "1": {"1": 37, "0": 1}}
+    )
+    assert phrases.seen(rollout(counts={}, pairs=pairs)) == [
+        "97 of the 100 that both answered got the same answer (97 %).",
+        "Numbers differed by 0.25 a request on average, and by 3.5 at most.",
+        "For 2 rows stable said 0 and the candidate 1.",
+        "For 1 row stable said 1 and the candidate 0.",
     ]
 
 
