@@ -31,9 +31,9 @@ FOLDER: Final = Path("demo-models")
 
 #: What is asked of the candidates, and why.
 REASONS: Final = (
-    "Asked of each: errors and invalid outputs at most 1 point more often than stable's, p95 at",
-    "most 1.5 times stable's, and in the shadow at most 1 answer in 4 unlike stable's. Wide margins,",
-    "as a demo has a minute: narrower ones take more requests. All at odds of 20 to 1.",
+    "Each must show, at odds of 20 to 1: errors and invalid outputs at most 1 point above stable's,",
+    "median latency at most twice stable's, and in the shadow at most 1 answer in 4 unlike stable's.",
+    "The margins are wide, as a demo has a minute: narrower ones take more requests to prove.",
 )
 
 
