@@ -23,6 +23,13 @@ def needed(rollout: Rollout, exposure: Exposure | None) -> tuple[int, int]:
     return max(1, share), max(1, share) if exposure.twin else 0
 
 
+def wanted(rollout: Rollout) -> tuple[int, int]:
+    """Warm hosts of the candidate, and twins: for what is exposed, or for all before it is stable."""
+    if rollout.status.state == "promoting":
+        return rollout.instances, needed(rollout, rollout.status.exposure)[1]
+    return needed(rollout, rollout.status.exposure)
+
+
 def split_for(rollout: Rollout, exposure: Exposure, twins: Sequence[HostState]) -> Split:
     """The split of a table that shows the candidate so."""
     _, count = needed(rollout, exposure)

@@ -15,25 +15,30 @@ from hotswap.control.catalogue import Catalogue
 from hotswap.control.events import Events
 from hotswap.control.exposing import exposure_of
 from hotswap.control.node import Node
+from hotswap.control.rollout_book import Book
+from hotswap.control.rollout_effects import Effects, falls
+from hotswap.control.rollout_events import tell
 from hotswap.control.rollout_feeds import Feeds
+from hotswap.control.rollout_observed import Observer
 from hotswap.control.rollout_run import Run
 from hotswap.control.rollout_saving import Saving
+from hotswap.control.rollout_splits import Splits
 from hotswap.control.rollout_start import begun
 from hotswap.control.rollout_store import Document, RolloutStore
-from hotswap.control.rollout_ticks import RolloutTicks, falls
+from hotswap.control.rollout_ticks import RolloutTicks
 from hotswap.control.routes import Routes
 from hotswap.control.switching import Switching
 from hotswap.core.commands import COMMANDS, commanded, refusal
 from hotswap.core.decide import entered, returned
 from hotswap.core.journal import Record
-from hotswap.core.phases import phase, reason
+from hotswap.core.phases import phase
 from hotswap.core.preflight import preflight
 from hotswap.core.rollout import EXPOSED, FINAL, Rollout, Status, analysed
 from hotswap.core.rollout_view import rollout_view
 from hotswap.core.rollout_views import JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutDefaults, RolloutSpec, parse
-from hotswap.errors import BadInput, Conflict, NotFound, StoreError
+from hotswap.errors import BadInput, Conflict, StoreError
 from hotswap.ipc.messages import Counted, Tripped
 from hotswap.ports import Clock, MetricSource, Store
 
@@ -41,8 +46,6 @@ log = structlog.get_logger("hotswap.control")
 
 #: How long a forced switch waits for a rollout to be back.
 _RETURN_SECONDS = 10.0
-#: Rollouts that are over and still kept in memory, to be shown.
-_OVER = 500
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -83,19 +86,25 @@ class Rollouts:
         self._feeds = Feeds(stats, sources, clock, node.snapshot.started_at)
         self._store = RolloutStore(store)
         self._saving = Saving(node, self._store, clock)
-        self._ticks = RolloutTicks(
-            node, catalogue, routes, switching, self._saving, self.events, clock, self._feeds.served
+        self._book = Book()
+        self._observer = Observer(
+            node, catalogue, self._saving, clock, self._book, self._feeds.served
         )
-        self._runs = self._ticks.runs
-        self._keys: dict[str, str] = {}
+        self._splits = Splits(node, self._book, clock)
+        self._effects = Effects(
+            node, catalogue, routes, switching, self._saving, clock, self._book, self._observer,
+            self._splits,
+        )  # fmt: skip
+        self._ticks = RolloutTicks(
+            self._saving, self.events, clock, self._book, self._observer, self._effects
+        )
+        self._runs = self._book.runs
         self._starting = asyncio.Lock()
-        self._gone: dict[tuple[str, str, str, str], int] = {}
         self._early: list[Counted] = []
         self._tripped: list[Tripped] = []
-        self._loaded = False
         self._news = asyncio.Event()
-        routes.split_of = self._ticks.split_of
-        routes.held = self._ticks.held
+        routes.split_of = self._splits.split_of
+        routes.held = self._splits.held
         node.on_counted = self._counted
         node.on_tripped = self._trip
 
@@ -109,18 +118,16 @@ class Rollouts:
             rollout = document.rollout
             table = self._node.tables.get(rollout.spec.model)
             run = Run(document, units)
-            self._runs[rollout.id] = run
-            if rollout.idempotency_key:
-                self._keys[rollout.idempotency_key] = rollout.id
+            self._book.add(run)
             if rollout.final:
                 continue
             exposed = exposure_of(table, rollout)
             if rollout.status.state != "queued":
-                self._ticks.current[rollout.spec.model] = run
+                self._book.current[rollout.spec.model] = run
             if rollout.status.state in ("running", "promoting", "baking"):
                 run.showing = exposed
             if exposed is not None:  # control may have ended before its stage was saved
-                self._ticks.open_stage(run, exposed)
+                self._splits.open_stage(run, exposed)
             exposure = rollout.status.exposure
             if exposure is None:
                 continue
@@ -130,7 +137,7 @@ class Rollouts:
                 taken.append(run)
         for run in taken:
             await self._stay_out(run)
-        self._ticks.loaded = self._loaded = True
+        self._book.loaded = True
         for tripped in self._tripped:
             self._trip(tripped)
         for counted in self._early:
@@ -164,7 +171,7 @@ class Rollouts:
         )
         await self._begin_queued()
         await self._ticks.tick()
-        self._forget_old()
+        self._book.forget_old()
 
     async def wait(self, seconds: float) -> None:
         """Until there is news that cannot wait, at most so long."""
@@ -178,7 +185,7 @@ class Rollouts:
             name = run.rollout.spec.model
             if run.lock.locked() or run.status.state != "queued":
                 continue
-            current = self._ticks.current.get(name)
+            current = self._book.current.get(name)
             if current is not None and not (current.rollout.final and current.closed):
                 if run.rollout.spec.on_running == "replace":
                     await self._replace(run)  # control died before it had come to that
@@ -191,7 +198,7 @@ class Rollouts:
                     await self._end(run, entered(run.status, "failed", "superseded", why), why)
                 continue
             run.become(stable=active, instances=self._instances(name, active))
-            self._ticks.current[name] = run
+            self._book.current[name] = run
 
     async def _end(self, run: Run, status: Status, why: str) -> None:
         """What is decided by something else than the machine. Only ever lowers exposure."""
@@ -202,40 +209,30 @@ class Rollouts:
             run, after, "superseded", Record(before, status), must=False,
             command="supersede", why=why,
         )  # fmt: skip
-        self._ticks.tell(run)
-
-    def _forget_old(self) -> None:
-        over = [run for run in self._runs.values() if run.closed and not run.dirty]
-        if len(over) <= _OVER:
-            return
-        for run in sorted(over, key=lambda each: each.rollout.created_at)[:-_OVER]:
-            key = _ended(run.rollout)
-            self._gone[key] = self._gone.get(key, 0) + 1
-            del self._runs[run.rollout.id]
-            self._keys.pop(run.rollout.idempotency_key, None)
+        tell(self.events, run)
 
     # --- what the node says
 
     def _counted(self, message: Counted) -> None:
-        if not self._loaded:
+        if not self._book.loaded:
             self._early.append(message)
             return
         by_test: dict[str, list[Any]] = {}
         for window in message.windows:
             by_test.setdefault(window.test, []).append(window)
         for test, windows in by_test.items():
-            run = self._runs.get(test.rpartition(".")[0])
-            if run is not None and run.rollout.test == test:
+            run = self._book.tested(test)
+            if run is not None:
                 run.count(windows, self._node.snapshot.run, message.sequence)
         self._saving.sequence = max(self._saving.sequence, message.sequence)
 
     def _trip(self, message: Tripped) -> None:
         """A worker's breaker; the supervisor has taken the candidate out already."""
-        if not self._loaded:
+        if not self._book.loaded:
             self._tripped.append(message)
             return
-        run = self._runs.get(message.test.rpartition(".")[0])
-        if run is not None and run.rollout.test == message.test and not run.rollout.final:
+        run = self._book.tested(message.test)
+        if run is not None and not run.rollout.final:
             run.breaker = message.reason
             run.showing = None
             self._news.set()
@@ -279,7 +276,7 @@ class Rollouts:
         key = body.get("idempotency_key") or ""
         if not isinstance(key, str) or len(key) > 256:
             raise BadInput("idempotency_key must be a string of at most 256 characters")
-        if key not in self._keys:
+        if self._book.started_with(key) is None:
             self._check(spec)
             await self._feeds.try_queries(spec)
         # Shielded: a client that goes away does not undo what it asked for.
@@ -287,13 +284,14 @@ class Rollouts:
 
     async def _start(self, spec: RolloutSpec, key: str, who: str) -> RolloutView:
         async with self._starting:
-            if key and key in self._keys:
-                return self._repeated(self._keys[key], spec)
+            earlier = self._book.started_with(key)
+            if earlier is not None:
+                return self._repeated(earlier, spec)
             stable = self._check(spec)
-            current = self._ticks.current.get(spec.model)
+            current = self._book.current.get(spec.model)
             if current is not None and current.status.state == "watching":
                 await self._end_watch(current)
-                current = self._ticks.current.get(spec.model)
+                current = self._book.current.get(spec.model)
             if current is not None and current.rollout.final and current.closed:
                 current = None
             if current is not None and spec.on_running == "refuse":
@@ -305,17 +303,15 @@ class Rollouts:
             )  # fmt: skip
             if self.apart:
                 rollout = msgspec.structs.replace(rollout, apart=True)
-            run = Run(Document(rollout, restarts=self._ticks.restarts(spec.model, spec.version)))
+            run = Run(Document(rollout, restarts=self._observer.restarts(spec.model, spec.version)))
             # Not among the others before it is saved: nothing of it may happen until then.
             record = Record(rollout, rollout.status)
             if not await self._saving.record(run, rollout, "started", record, must=True, who=who):
                 raise StoreError(f"the rollout was not started: {self._saving.outage}")
-            self._runs[rollout.id] = run
-            if key:
-                self._keys[key] = rollout.id
+            self._book.add(run)
             if not queued:
-                self._ticks.current[spec.model] = run
-            self._ticks.tell(run)
+                self._book.current[spec.model] = run
+            tell(self.events, run)
             if queued and spec.on_running == "replace":
                 await self._replace(run)
             self._news.set()
@@ -326,10 +322,9 @@ class Rollouts:
         last = max((run.rollout.created_at for run in self._runs.values()), default=0.0)
         return max(self._clock.wall(), last + 1e-3)
 
-    def _repeated(self, id: str, spec: RolloutSpec) -> RolloutView:
-        run = self._run(id)
+    def _repeated(self, run: Run, spec: RolloutSpec) -> RolloutView:
         if run.rollout.spec != spec:
-            raise Conflict(f"the idempotency key was used for another rollout, {id}")
+            raise Conflict(f"the idempotency key was used for another rollout, {run.rollout.id}")
         return self._view(run)
 
     async def _replace(self, run: Run) -> None:
@@ -350,7 +345,7 @@ class Rollouts:
             if run.status.state == "watching":
                 why = "something else begins"
                 await self._end(run, entered(run.status, "healthy", "promoted", why), why)
-            self._ticks.current.pop(run.rollout.spec.model, None)
+            self._book.current.pop(run.rollout.spec.model, None)
 
     def _instances(self, model: str, stable: str) -> int:
         return self._catalogue.version(model, stable).record.settings.instances
@@ -370,18 +365,12 @@ class Rollouts:
 
     # --- look
 
-    def _run(self, id: str) -> Run:
-        run = self._runs.get(id)
-        if run is not None:
-            return run
-        raise NotFound(f"there is no rollout {id!r}")
-
     def _view(self, run: Run, *, metrics: bool = True) -> RolloutView:
         rollout = run.rollout
         table = self._node.tables.get(rollout.spec.model)
         analysis = None
         if metrics and rollout.status.state != "queued":
-            seen = self._ticks.observe(run)
+            seen = self._observer.observe(run)
             analysis = analysed(rollout, seen)
         exposed = exposure_of(table, rollout)
         active = table.stable if table is not None else None
@@ -398,7 +387,7 @@ class Rollouts:
 
     async def get(self, id: str) -> RolloutView:
         """With all of it."""
-        return self._view(self._run(id))
+        return self._view(self._book.find(id))
 
     def gauges(self) -> list[RolloutView]:
         """Each model's latest, without metrics."""
@@ -412,16 +401,11 @@ class Rollouts:
 
     def ends(self) -> dict[tuple[str, str, str, str], int]:
         """Rollouts that are over, by (model, strategy, phase, reason)."""
-        counts = dict(self._gone)
-        for run in self._runs.values():
-            if run.rollout.final:
-                key = _ended(run.rollout)
-                counts[key] = counts.get(key, 0) + 1
-        return counts
+        return self._book.ends()
 
     async def journal(self, id: str) -> list[JournalView]:
         """Every entry, oldest first."""
-        run = self._run(id)
+        run = self._book.find(id)
         entries = await self._store.journal(id, run.pending)
         return [entry.view() for entry in entries]
 
@@ -439,7 +423,7 @@ class Rollouts:
         who: str = "",
     ) -> RolloutView:
         """See `Control.command_rollout`."""
-        run = self._run(id)
+        run = self._book.find(id)
         if command not in COMMANDS:
             raise BadInput(f"there is no command {command!r}: use {', '.join(COMMANDS)}")
         given = Given(command, generation, idempotency_key or "", force, why, who)
@@ -456,7 +440,7 @@ class Rollouts:
         ):
             # At once: whoever holds the lock may wait for the store.
             run.barred.add(mine)
-            self._ticks.lower(run)
+            self._effects.lower(run)
         try:
             async with run.lock:
                 await self._commanded(run, given)
@@ -475,7 +459,7 @@ class Rollouts:
             raise refusal(before, command, f"generation {given.generation} is not the present one")
         if command == "retry":
             self._check_retry(run)
-        seen = self._ticks.observe(run)
+        seen = self._observer.observe(run)
         analysis = analysed(before, seen)
         after = commanded(before, command, analysis, force=given.force, why=given.why)
         if after is before:
@@ -492,15 +476,15 @@ class Rollouts:
         if command == "retry":
             run.forget()
             model, version = run.rollout.spec.model, run.rollout.spec.version
-            run.note(restarts=self._ticks.restarts(model, version))
-            self._ticks.current[model] = run
-        self._ticks.tell(run)
+            run.note(restarts=self._observer.restarts(model, version))
+            self._book.current[model] = run
+        tell(self.events, run)
         if falls(run.status):
-            self._ticks.lower(run)
+            self._effects.lower(run)
 
     def _check_retry(self, run: Run) -> None:
         name = run.rollout.spec.model
-        current = self._ticks.current.get(name)
+        current = self._book.current.get(name)
         if current is not None and current is not run and not current.rollout.final:
             if current.status.state == "watching":
                 why = f"rollout {current.rollout.id} of the model is watched"
@@ -527,7 +511,7 @@ class Rollouts:
 
     async def ended(self, id: str, seconds: float) -> RolloutView:
         """The rollout once it is over, or after so many seconds as it is then."""
-        run = self._run(id)
+        run = self._book.find(id)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while not run.closed and loop.time() < deadline:
@@ -539,14 +523,14 @@ class Rollouts:
 
     def running(self, model: str) -> RolloutView | None:
         """The rollout that divides or is about to divide the model's requests, if any."""
-        run = self._ticks.current.get(model)
+        run = self._book.current.get(model)
         if run is None or run.rollout.final or run.status.state == "watching":
             return None
         return self._view(run, metrics=False)
 
     async def supersede(self, model: str, why: str) -> None:
         """Take back the running rollout of a model: something else is about to happen to it."""
-        run = self._ticks.current.get(model)
+        run = self._book.current.get(model)
         if run is None or run.rollout.final or run.status.state == "rolling_back":
             return
         if run.status.state == "watching":
@@ -554,7 +538,7 @@ class Rollouts:
             return
         mine = object()
         run.barred.add(mine)
-        self._ticks.lower(run)
+        self._effects.lower(run)
         try:
             async with run.lock:
                 if run.status.state in (*FINAL, "rolling_back"):
@@ -570,7 +554,7 @@ class Rollouts:
         A candidate that bakes stays stable until the switch is carried out, and its bake ends
         with that.
         """
-        run = self._ticks.current.get(model)
+        run = self._book.current.get(model)
         if run is None or run.status.state == "baking":
             return
         await self.supersede(model, why)
@@ -591,7 +575,7 @@ class Rollouts:
 
     def unwanted(self, model: str, version: str) -> bool:
         """Whether a flip to that version is not to be finished: its rollout goes back meanwhile."""
-        run = self._ticks.current.get(model)
+        run = self._book.current.get(model)
         return (
             run is not None
             and run.rollout.spec.version == version
@@ -605,8 +589,3 @@ def _beside(current: Run) -> str:
         f"rollout {current.rollout.id} of model {spec.model!r} to {spec.version!r} is "
         f"{phase(current.status)}: abort it, or give on_running 'replace' or 'queue'"
     )
-
-
-def _ended(rollout: Rollout) -> tuple[str, str, str, str]:
-    status, spec = rollout.status, rollout.spec
-    return spec.model, spec.strategy, phase(status), reason(status)
