@@ -76,6 +76,10 @@ class Catalogue:
                 f"model {model!r} has no version {version!r}; registered: {known}"
             ) from None
 
+    def instances(self, model: str, version: str) -> int:
+        """How many hosts the version takes as stable. Raises `NotFound`."""
+        return self.version(model, version).record.settings.instances
+
     def registered(self, model: str) -> frozenset[str]:
         return frozenset(self.versions.get(model, {}))
 

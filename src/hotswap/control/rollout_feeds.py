@@ -39,6 +39,10 @@ class Feeds:
 
     # --- operational counters
 
+    def fresh(self) -> list[ModelStats]:
+        """All counters as they are now."""
+        return self._stats()
+
     def stats(self, model: str, version: str) -> list[ModelStats]:
         """A version's counters, at most a second old: reading them costs, and many may ask."""
         now = self._clock.monotonic()

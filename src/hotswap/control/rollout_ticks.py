@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from hotswap.control.events import Events
 from hotswap.control.rollout_book import Book
 from hotswap.control.rollout_effects import Effects, falls
-from hotswap.control.rollout_events import tell
+from hotswap.control.rollout_news import News
 from hotswap.control.rollout_observed import Observer
 from hotswap.control.rollout_run import Run
 from hotswap.control.rollout_saving import Saving
@@ -47,14 +46,14 @@ class RolloutTicks:
     def __init__(
         self,
         saving: Saving,
-        events: Events,
+        news: News,
         clock: Clock,
         book: Book,
         observer: Observer,
         effects: Effects,
     ) -> None:
         self._saving = saving
-        self._events = events
+        self._news = news
         self._clock = clock
         self._book = book
         self._observer = observer
@@ -164,7 +163,7 @@ class RolloutTicks:
         record = Record(before, status, moment.seen, moment.seconds, metrics=metrics)
         must = not _lowering(status) and not _stays(before.status, status)
         if await self._saving.record(run, after, "decided", record, must=must):
-            tell(self._events, run)
+            self._news.tell(run)
 
 
 def _lowering(status: Status) -> bool:

@@ -144,7 +144,9 @@ class Service:
     async def _bring_up(self, name: str) -> None:
         model = await self._switching.follow(self._catalogue.model(name))
         try:
-            if model.intent is not None and self._rollouts.unwanted(name, model.intent.version):
+            if model.intent is not None and self._rollouts.ending.unwanted(
+                name, model.intent.version
+            ):
                 await self._switching.drop_intent(name)
                 model = self._catalogue.model(name)
             if model.intent is not None:
@@ -297,7 +299,7 @@ class Service:
                 f"rollout {running.id} of model {model!r} to {running.version!r} is "
                 f"{running.phase}: abort it first, or force {what}"
             )
-        await self._rollouts.make_way(model, what)
+        await self._rollouts.ending.make_way(model, what)
 
     async def rollback(self, model: str, *, idempotency_key: str | None = None) -> SwitchView:
         """Back to the latest version that served before and was not rolled back from itself."""
@@ -323,8 +325,8 @@ class Service:
         # An operation of its own: given again with its key it must not go back once more.
         operation = self._operations.begin("rollback", model, stable, running.version, key)
         try:
-            await self._rollouts.command(running.id, "abort", why="rollback")
-            view = await self._rollouts.ended(running.id, _RETURN_SECONDS)
+            await self._rollouts.commands.command(running.id, "abort", why="rollback")
+            view = await self._rollouts.ending.ended(running.id, _RETURN_SECONDS)
             if view.phase not in ("RolledBack", "Failed"):
                 raise Conflict(f"rollout {running.id} is {view.phase}: {view.message}; try again")
         except HotswapError as exc:
@@ -346,23 +348,23 @@ class Service:
 
     async def start_rollout(self, body: dict[str, Any], *, who: str = "") -> RolloutView:
         self._check_store()
-        return await self._rollouts.start(body, who=who)
+        return await self._rollouts.admission.start(body, who=who)
 
     async def plan_rollout(self, body: dict[str, Any]) -> PlanView:
         self._check_store()
-        return await self._rollouts.plan(body)
+        return await self._rollouts.admission.plan(body)
 
     async def rollouts(self, model: str | None = None) -> list[RolloutView]:
         self._check_store()
-        return await self._rollouts.all(model)
+        return await self._rollouts.shown.all(model)
 
     async def rollout(self, id: str) -> RolloutView:
         self._check_store()
-        return await self._rollouts.get(id)
+        return await self._rollouts.shown.get(id)
 
     async def rollout_journal(self, id: str) -> list[JournalView]:
         self._check_store()
-        return await self._rollouts.journal(id)
+        return await self._rollouts.shown.journal(id)
 
     async def command_rollout(
         self,
@@ -376,13 +378,13 @@ class Service:
         who: str = "",
     ) -> RolloutView:
         self._check_store()
-        return await self._rollouts.command(
+        return await self._rollouts.commands.command(
             id, command, generation=generation, idempotency_key=idempotency_key, force=force,
             why=why, who=who,
         )  # fmt: skip
 
     def rollout_gauges(self) -> list[RolloutView]:
-        return self._rollouts.gauges()
+        return self._rollouts.shown.gauges()
 
     def rollout_counters(self) -> dict[tuple[str, str, str, str], int]:
         return self._rollouts.ends()
@@ -468,7 +470,7 @@ class Service:
                     f"model {model!r} has an active version and may be in use: "
                     "remove it with force to take it out of service"
                 )
-        await self._rollouts.supersede(model, "the model is removed")
+        await self._rollouts.ending.supersede(model, "the model is removed")
         async with self._routes.lock(model):
             document = self._catalogue.model(model)
             table = self._routes.table(document, None, None, withdrawn=None)
@@ -476,7 +478,7 @@ class Service:
             await self._catalogue.remove_model(model)
             self._node.stop_removed(self._catalogue.registered)
             self._required.discard(model)
-        await self._rollouts.removed(model)
+        await self._rollouts.ending.removed(model)
         await self._registry.sweep()
 
     async def clear_cache(self) -> list[tuple[str, str]]:
