@@ -17,7 +17,7 @@ from hotswap.control.warming import Policy
 from hotswap.core.lifecycle import VersionDocument
 from hotswap.core.naming import check_name, natural_key, next_version
 from hotswap.core.spec import Ingested, VersionRecord
-from hotswap.errors import BadInput, Conflict, HotswapError, LoadError
+from hotswap.errors import BadInput, Conflict, HotswapError, LoadError, NotFound
 from hotswap.ports import Clock
 
 log = structlog.get_logger("hotswap.control")
@@ -52,9 +52,17 @@ class Registry:
         """What could not be registered, for people."""
         return [f"{v}: {reason}" for (m, v), reason in sorted(self._problems.items()) if m == model]
 
-    @property
-    def problems(self) -> dict[tuple[str, str], str]:
-        return dict(self._problems)
+    def check(self, model: str, version: str) -> None:
+        """Raises `NotFound`; `Conflict` with the reason for a version that could not be registered."""
+        try:
+            self._catalogue.version(model, version)
+        except NotFound:
+            reason = self._problems.get((model, version))
+            if reason is None:
+                raise
+            raise Conflict(
+                f"version {version!r} of model {model!r} could not be registered: {reason}"
+            ) from None
 
     async def adopt(
         self, found: Sequence[tuple[str, str, Path]], *, activate: bool = False

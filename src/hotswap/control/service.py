@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,25 @@ import msgspec
 import structlog
 
 from hotswap.control.catalogue import Catalogue
+from hotswap.control.holding import Holding
 from hotswap.control.jobs import JobRunner
 from hotswap.control.node import Node
 from hotswap.control.operations import Operations
+from hotswap.control.readiness import Readiness
 from hotswap.control.registry import Registry
 from hotswap.control.rollouts import Rollouts
 from hotswap.control.routes import Routes
+from hotswap.control.starting import Starting
 from hotswap.control.switching import Switching
 from hotswap.control.upkeep import Upkeep
 from hotswap.control.views import model_view
 from hotswap.control.warming import Policy, Warming
-from hotswap.core.lifecycle import ModelDocument, rollback_target
+from hotswap.core.lifecycle import rollback_target
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutDefaults
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
-from hotswap.errors import BadInput, Conflict, HotswapError, NotFound, StoreError
+from hotswap.errors import BadInput, Conflict, HotswapError, StoreError
 from hotswap.ipc.tally import read_tallies
 from hotswap.ports import Clock, MetricSource, Store
 
@@ -60,8 +62,6 @@ class Service:
         self._node = node
         self._store = store
         self._clock = clock
-        self._keep_warm = keep_warm_seconds
-        self._readiness = readiness
         self._info = info
         self._policy = policy
         self._catalogue = Catalogue(store)
@@ -82,7 +82,7 @@ class Service:
             node, policy, self._upkeep.residents, self._upkeep.evict, clock.monotonic
         )
         self._routes = Routes(node, self._catalogue, self._warming, clock)
-        self._upkeep.connect(self._routes, self.load, self.unload, self._bring_up)
+        self._readiness = Readiness(node, self._catalogue, self._routes, readiness)
         self._switching = Switching(
             node,
             self._catalogue,
@@ -90,18 +90,23 @@ class Service:
             self._operations,
             clock,
             keep_warm_seconds,
-            self._check_started,
+            self._readiness.check,
         )
         self._rollouts = Rollouts(
             node, self._catalogue, self._routes, self._switching, store, clock, self.stats,
             sources or {},
             rollout_defaults or RolloutDefaults(),
         )  # fmt: skip
-        self._required: set[str] = set()
+        self._starting = Starting(
+            node, self._catalogue, self._registry, self._routes, self._switching, self._readiness,
+            clock, keep_warm_seconds, self.switch, self._rollouts.ending.unwanted,
+        )  # fmt: skip
+        self._holding = Holding(
+            node, self._catalogue, self._registry, self._routes, self._operations, self._rollouts,
+            self._readiness, clock,
+        )  # fmt: skip
+        self._upkeep.connect(self._routes, self.load, self.unload, self._starting.bring_up)
         self._store_error = "the store is not open yet"
-        self._started = node.snapshot.started
-        self._draining = False
-        self._adopting = False
         node.on_wanted = self._upkeep.wanted
 
     # --- start
@@ -120,106 +125,11 @@ class Service:
 
     async def restore(self) -> None:
         """Bring up what was active; roll unfinished flips forward. Failures are kept as reasons."""
-        named = {host for table in self._node.tables.values() for host in table.hosts()}
-        self._node.forget_strangers(named)
-        known = {document.index for document in self._catalogue.models.values()}
-        for table in list(self._node.tables.values()):
-            if table.index not in known and table.versions:
-                log.warning("a model is served that the store does not know", model=table.model)
-        for model in self._catalogue.models.values():
-            self._keep_target_warm(model)
-        self._required = {m.name for m in self._catalogue.models.values() if m.active or m.intent}
-        await asyncio.gather(*(self._bring_up(name) for name in list(self._catalogue.models)))
-        self._check_started()
-
-    def _keep_target_warm(self, model: ModelDocument) -> None:
-        """A rollback target that the last run left warm stays so, for its time once more."""
-        target = rollback_target(model, self._catalogue.registered(model.name))
-        if target is None:
-            return
-        if self._node.warm(model.name, target) or self._node.starting(model.name, target):
-            until = self._clock.monotonic() + self._keep_warm
-            self._routes.warm_until[(model.name, target)] = until
-
-    async def _bring_up(self, name: str) -> None:
-        model = await self._switching.follow(self._catalogue.model(name))
-        try:
-            if model.intent is not None and self._rollouts.ending.unwanted(
-                name, model.intent.version
-            ):
-                await self._switching.drop_intent(name)
-                model = self._catalogue.model(name)
-            if model.intent is not None:
-                await self._switching.roll_forward(model)
-            elif model.active is not None:
-                await self._routes.warm(name, model.active, model.signature)
-        except HotswapError as exc:
-            log.error("an active version could not be brought up", model=name, reason=str(exc))
-        async with self._routes.lock(name):
-            with contextlib.suppress(HotswapError):
-                await self._routes.republish(name)
-
-    def _check_started(self) -> None:
-        """Ready for the first time once every required model is warm."""
-        if self._started or self._adopting:
-            return
-        models = self._catalogue.models.values()
-        required = self._required or {model.name for model in models if model.active}
-        if required and all(self._routes.is_warm(name) for name in required):
-            self._started = True
-            self._node.all_warm()
-            self._preload()
-            log.info("every active version is warm", models=len(required))
-
-    def _preload(self) -> None:
-        """Runtimes of all registered versions, once serving has begun: a switch then only forks."""
-        if self._started:
-            versions = (v for each in self._catalogue.versions.values() for v in each.values())
-            self._node.preload(sorted({v.record.artifact.runtime for v in versions}))
+        await self._starting.restore()
 
     async def adopt(self, found: list[tuple[str, str, Path]], *, first: bool) -> None:
         """Versions that a source has: register the new ones; at first start activate the highest."""
-        if first:
-            await self._adopt_first(found)
-        else:
-            await self._registry.adopt(found)
-        self._preload()
-        for name in {model for model, _, _ in found} & set(self._catalogue.models):
-            async with self._routes.lock(name):
-                with contextlib.suppress(HotswapError):
-                    await self._routes.republish(name)
-
-    async def _adopt_first(self, found: list[tuple[str, str, Path]]) -> None:
-        """Register model by model, and load one while the next is registered."""
-        self._adopting = True  # not ready before everything that is there has had its turn
-        try:
-            names = sorted({*(model for model, _, _ in found), *self._catalogue.models})
-            activations = []
-            for name in names:
-                mine = [each for each in found if each[0] == name]
-                await self._registry.adopt(mine, activate=True)
-                model = self._catalogue.models.get(name)
-                if model is None or not model.activate or model.active or model.intent:
-                    continue  # it was never to be, or the store says what is active
-                if self._catalogue.versions[name]:
-                    self._required.add(name)
-                    activations.append(asyncio.ensure_future(self._activate_highest(name)))
-            await asyncio.gather(*activations)
-        finally:
-            self._adopting = False
-        self._check_started()
-
-    async def _activate_highest(self, name: str) -> None:
-        version = list(self._catalogue.versions[name])[-1]
-        try:
-            await self.switch(name, version)
-        except HotswapError as exc:
-            log.error(
-                "the highest version could not be activated: the model is not served",
-                model=name,
-                version=version,
-                reason=str(exc),
-            )
+        await self._starting.adopt(found, first=first)
 
     async def run_lazy_loads(self) -> None:
         """For ever: load what clients asked for by name, one at a time."""
@@ -229,7 +139,7 @@ class Service:
         """Once a second or so: memory, warmth, what could not be saved, what could not be warmed."""
         await self._upkeep.tick()
         self._rollouts.sample_traffic()
-        self._check_started()
+        self._readiness.check()
 
     async def run_rollouts(self, seconds: float = 0.2) -> None:
         """For ever: what happens to rollouts, five times a second, at alarms at once.
@@ -244,18 +154,6 @@ class Service:
             except HotswapError as exc:
                 log.warning("rollouts wait", reason=str(exc))
             await self._rollouts.wait(max(seconds, loop.time() - began))
-
-    def _check_registered(self, model: str, version: str) -> None:
-        """Raises `NotFound`; `Conflict` with the reason for a version that could not be registered."""
-        try:
-            self._catalogue.version(model, version)
-        except NotFound:
-            reason = self._registry.problems.get((model, version))
-            if reason is None:
-                raise
-            raise Conflict(
-                f"version {version!r} of model {model!r} could not be registered: {reason}"
-            ) from None
 
     def _check_store(self) -> None:
         if self._store_error:
@@ -284,7 +182,7 @@ class Service:
         """Make a version the active one; answers when flipped (see `Control.switch`)."""
         self._check_store()
         name = self._only(model)
-        self._check_registered(name, version)
+        self._registry.check(name, version)
         repeated = self._operations.repeated(idempotency_key, "switch", name, version)
         if repeated is not None:
             return repeated
@@ -403,83 +301,18 @@ class Service:
 
     async def load(self, model: str, version: str) -> OperationView:
         self._check_store()
-        document = self._catalogue.model(model)
-        self._check_registered(model, version)
-        operation = self._operations.begin("load", model, version, None, None)
-        began = self._clock.monotonic()
-        try:
-            await self._routes.warm(model, version, document.signature)
-        except HotswapError as exc:
-            await self._operations.update(operation.id, state="failed", reason=str(exc))
-            raise
-        finally:
-            async with self._routes.lock(model):
-                await self._routes.republish(model)
-        ms = (self._clock.monotonic() - began) * 1000
-        return await self._operations.update(operation.id, state="done", prepare_ms=ms)
+        return await self._holding.load(model, version)
 
     async def unload(self, model: str, version: str) -> OperationView:
-        self._catalogue.version(model, version)
-        async with self._routes.lock(model):
-            document = self._catalogue.model(model)
-            if document.active == version:
-                raise Conflict(
-                    f"version {version!r} of model {model!r} is active: switch to another one first"
-                )
-            self._check_not_needed(model, version)
-            operation = self._operations.begin("unload", model, version, None, None)
-            await self._routes.withdraw(document, version)
-        return await self._operations.update(operation.id, state="done")
-
-    def _check_not_needed(self, model: str, version: str) -> None:
-        running = self._rollouts.running(model)
-        if running is not None and version in (running.version, running.stable):
-            raise Conflict(
-                f"version {version!r} of model {model!r} is needed by rollout {running.id}, "
-                f"which is {running.phase}"
-            )
+        return await self._holding.unload(model, version)
 
     async def remove_version(self, model: str, version: str) -> None:
         self._check_store()
-        self._catalogue.version(model, version)
-        async with self._routes.lock(model):
-            document = self._catalogue.model(model)
-            if document.active == version:
-                raise Conflict(
-                    f"version {version!r} of model {model!r} is active: it has all the weight"
-                )
-            self._check_not_needed(model, version)
-            target = rollback_target(document, self._catalogue.registered(model))
-            if target == version:
-                raise Conflict(
-                    f"version {version!r} of model {model!r} is the version that a rollback leads to"
-                )
-            await self._routes.withdraw(document, version)
-            await self._catalogue.remove_version(model, version)
-            self._node.stop_removed(self._catalogue.registered)
-            self._warming.failures.pop((model, version), None)
-            await self._routes.republish(model)
-        await self._registry.sweep()
+        await self._holding.remove_version(model, version)
 
     async def remove_model(self, model: str, *, force: bool = False) -> None:
         self._check_store()
-        async with self._routes.lock(model):
-            document = self._catalogue.model(model)
-            if document.active is not None and not force:
-                raise Conflict(
-                    f"model {model!r} has an active version and may be in use: "
-                    "remove it with force to take it out of service"
-                )
-        await self._rollouts.ending.supersede(model, "the model is removed")
-        async with self._routes.lock(model):
-            document = self._catalogue.model(model)
-            table = self._routes.table(document, None, None, withdrawn=None)
-            await self._node.publish(msgspec.structs.replace(table, versions=()))
-            await self._catalogue.remove_model(model)
-            self._node.stop_removed(self._catalogue.registered)
-            self._required.discard(model)
-        await self._rollouts.ending.removed(model)
-        await self._registry.sweep()
+        await self._holding.remove_model(model, force=force)
 
     async def clear_cache(self) -> list[tuple[str, str]]:
         gone = [(r.model, r.version) for r in self._upkeep.residents() if not r.held]
@@ -508,7 +341,7 @@ class Service:
             model, uri, version=version, runtime=runtime, metadata=metadata or {},
             changelog=changelog, in_place=in_place, compile=compile, who=who,
         )  # fmt: skip
-        self._preload()
+        self._readiness.preload()
         async with self._routes.lock(model):
             await self._routes.republish(model)
         view = await self.model(model)
@@ -557,31 +390,10 @@ class Service:
 
     def drain(self) -> None:
         """Shutdown has begun."""
-        self._draining = True
+        self._readiness.draining = True
 
     def ready(self) -> tuple[bool, str]:
-        if self._draining:
-            return False, "the server is stopping"
-        if self._started:
-            return self._able()
-        if self._store_error:
-            return False, self._store_error
-        cold = sorted(name for name in self._required if not self._routes.is_warm(name))
-        if cold:
-            reasons = [r for (m, _), r in self._warming.failures.items() if m in cold]
-            return False, f"not warm yet: {', '.join(cold)}" + (
-                f" ({reasons[0]})" if reasons else ""
-            )
-        return False, "no model is served yet" if not self._required else "starting"
-
-    def _able(self) -> tuple[bool, str]:
-        """After the start: while one active version (or every one) can answer."""
-        active = [m.name for m in self._catalogue.models.values() if m.active is not None]
-        if not active and self._store_error:
-            return True, ""  # the data plane knows; control cannot say
-        cold = [name for name in active if not self._routes.is_warm(name)]
-        enough = not cold if self._readiness == "all" else len(cold) < len(active)
-        return enough, "" if enough else f"cannot answer now: {', '.join(cold) or 'no model'}"
+        return self._readiness.ready(self._store_error)
 
     def info(self) -> dict[str, Any]:
         return {
