@@ -53,7 +53,7 @@ $(STAMP): $(LOCK) pyproject.toml | $(BIN)/python
 
 setup: $(STAMP) ## make .venv and install hotswap with everything it can use (once)
 
-demo: $(STAMP) ## train, serve, switch and roll back under traffic (ARGS=--exit to end by itself)
+demo: $(STAMP) ## train, serve, switch, and roll out by evidence under traffic (ARGS=--exit to end by itself)
 	@$(BIN)/hotswap demo $(ARGS)
 
 serve: $(STAMP) ## serve a models folder (ARGS='MODELS --port 8080')
