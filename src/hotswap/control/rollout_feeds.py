@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -109,14 +110,17 @@ class Feeds:
                 run.begin("readings", self._read(run, guardrails))
 
     async def _read(self, run: Run, guardrails: Sequence[Guardrail]) -> None:
-        for guardrail in guardrails:
-            source = self._sources.get(guardrail.source)
-            try:
-                if source is None:
-                    raise BadInput(f"no {guardrail.source} is configured")
-                value = await source.read(guardrail.query)
-                reading = Reading(value, "" if value is not None else "the query gave no data")
-            except HotswapError as exc:
-                reading = Reading(None, str(exc))
-            run.readings[guardrail.metric] = reading
-            run.read_then[guardrail.metric] = self._clock.monotonic()
+        """Side by side: one that cannot be reached keeps no other waiting."""
+        await asyncio.gather(*(self._read_one(run, guardrail) for guardrail in guardrails))
+
+    async def _read_one(self, run: Run, guardrail: Guardrail) -> None:
+        source = self._sources.get(guardrail.source)
+        try:
+            if source is None:
+                raise BadInput(f"no {guardrail.source} is configured")
+            value = await source.read(guardrail.query)
+            reading = Reading(value, "" if value is not None else "the query gave no data")
+        except HotswapError as exc:
+            reading = Reading(None, str(exc))
+        run.readings[guardrail.metric] = reading
+        run.read_then[guardrail.metric] = self._clock.monotonic()

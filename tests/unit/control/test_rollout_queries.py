@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from hotswap.errors import BadInput, MetricsUnavailable, NotFound
 from tests.unit.control.fakes import World
+from tests.unit.control.traffic import tick
 
 
 class FakeSource:
@@ -16,9 +18,13 @@ class FakeSource:
     def __init__(self, **answers: float | Exception | None) -> None:
         self.answers = answers
         self.asked: list[str] = []
+        #: queries that are answered only once this says so
+        self.hangs: dict[str, asyncio.Event] = {}
 
     async def read(self, query: str) -> float | None:
         self.asked.append(query)
+        if query in self.hangs:
+            await self.hangs[query].wait()
         answer = self.answers[query]
         if isinstance(answer, Exception):
             raise answer
@@ -96,3 +102,17 @@ async def test_a_query_needs_a_source(served: World) -> None:
     """Without one the start says which setting gives it."""
     with pytest.raises(BadInput, match="--prometheus-url"):
         await served.service.start_rollout(body("query"))
+
+
+async def test_a_query_that_hangs_keeps_no_other_from_being_read(served: World) -> None:
+    """While a rollout runs its queries are read side by side."""
+    source = FakeSource(a=0.1, b=0.2)
+    world = await sourced(served, source)
+    view = await world.service.start_rollout(body("a", "b"))
+    source.hangs["a"] = asyncio.Event()
+    await tick(world)
+    run = world.service._rollouts._runs[view.id]
+    assert {name: reading.value for name, reading in run.readings.items()} == {"r1": 0.2}
+    source.hangs["a"].set()
+    await tick(world)
+    assert run.readings["r0"].value == 0.1
