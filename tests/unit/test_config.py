@@ -236,5 +236,5 @@ def test_a_server_has_its_own_defaults_of_rollouts(monkeypatch: pytest.MonkeyPat
 def test_an_alpha_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """When the server starts, not when the first rollout does."""
     monkeypatch.setenv("HOTSWAP_ROLLOUT_ALPHA", value)
-    with pytest.raises(ConfigError, match="(?i)alpha"):
+    with pytest.raises(ConfigError, match=r"(?i)alpha"):
         Settings()
