@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
+import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from typer.testing import CliRunner
 
+from hotswap.cli import rollout, rollout_start
+from hotswap.cli.client import CommandFailed
 from hotswap.config import Settings
+from hotswap.core.plan import compile_steps
 from hotswap.core.spec import VersionSettings
-from hotswap.server import admin_models, admin_simple, admin_system
+from hotswap.core.strategy import parse
+from hotswap.server import (
+    admin_events,
+    admin_models,
+    admin_rollouts,
+    admin_simple,
+    admin_switching,
+    admin_system,
+)
 from hotswap.server.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +54,7 @@ DATA_ROUTES = """
     POST /v2/repository/index
     POST /predict
     POST /api/v1/predictions
+    POST /api/v1/ab/predictions
     POST /api/v1/models/{name}/predictions
     POST /invocations
     GET /ping
@@ -61,6 +78,30 @@ CONTROL_ROUTES = """
     POST /api/v1/models/{m}/rollback
     GET /api/v1/operations
     GET /api/v1/operations/{id}
+    POST /api/v1/rollouts
+    GET /api/v1/rollouts
+    GET /api/v1/rollouts/{id}
+    GET /api/v1/rollouts/{id}/journal
+    POST /api/v1/rollouts/{id}/promote
+    POST /api/v1/rollouts/{id}/pause
+    POST /api/v1/rollouts/{id}/resume
+    POST /api/v1/rollouts/{id}/abort
+    POST /api/v1/rollouts/{id}/retry
+    POST /api/v1/rollouts/{id}/skip
+    GET /api/v1/events
+    POST /api/v1/model-switching/models
+    GET /api/v1/model-switching/models
+    GET /api/v1/model-switching/models/{id}
+    DELETE /api/v1/model-switching/models/{id}/versions/{v}
+    POST /api/v1/model-switching/switch
+    GET /api/v1/model-switching/switch/operations
+    GET /api/v1/model-switching/switch/operations/{id}
+    POST /api/v1/model-switching/switch/operations/{id}/abort
+    GET /api/v1/model-switching/health/models
+    GET /api/v1/model-switching/health/models/{id}
+    GET /api/v1/model-switching/alerts
+    GET /api/v1/model-switching/config
+    GET /api/v1/model-switching/stats
     POST /admin/set-active-version
     GET /admin/models
     POST /admin/clear-cache
@@ -104,7 +145,10 @@ def test_every_data_route_is_documented() -> None:
 
 def test_every_control_route_is_documented() -> None:
     """The control plane's page has a heading for each route that is served, and for no other."""
-    routers = (admin_system.router, admin_models.router, admin_simple.router)
+    pages = (
+        admin_system, admin_models, admin_simple, admin_rollouts, admin_events, admin_switching,
+    )  # fmt: skip
+    routers = [page.router for page in pages]
     served = {
         _named(method, route.path)
         for router in routers
@@ -163,3 +207,48 @@ def test_flags_in_examples_exist() -> None:
         if flag not in known
     }
     assert unknown == set()
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+
+
+def test_golden_values_of_the_statistics_come_out() -> None:
+    """Each example on the page of formulas gives what stands there."""
+    blocks = _blocks(DOCS / "explanation" / "statistics.md", "pycon")
+    assert len(blocks) >= 7
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    for number, block in enumerate(blocks):
+        example = parser.get_doctest(block, {}, f"statistics.md, block {number}", None, None)
+        assert example.examples
+        assert runner.run(example).failed == 0
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_rollouts_in_examples_are_accepted(page: Path) -> None:
+    """Each body of a rollout and each ``hotswap rollout start`` is one that a server takes."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    bodies = [json.loads(block) for block in _blocks(page, "json") if '"strategy"' in block]
+    commands = re.findall(r"^\$ (?:\w+=\S+ )*hotswap rollout (start .*)$", text, re.MULTILINE)
+    bodies += [_asked(shlex.split(line, comments=True)) for line in commands]
+    sent = r"api/v1/rollouts\S*['\"]?\s+--json '(\{.*?\})'"
+    bodies += [json.loads(body) for body in re.findall(sent, text, flags=re.DOTALL)]
+    for body in bodies:
+        assert compile_steps(parse(body))
+
+
+def _asked(words: list[str]) -> dict[str, Any]:
+    """The body that the command line would send."""
+    found: list[dict[str, Any]] = []
+
+    def post(_url: str, _token: object, body: dict[str, Any], *_: object) -> Any:
+        found.append(body)
+        raise CommandFailed("not sent")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout_start, "_post", post)
+        CliRunner().invoke(rollout.app, words)
+    assert found, f"hotswap rollout {shlex.join(words)} is refused"
+    return found[0]
