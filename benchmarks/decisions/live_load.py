@@ -18,7 +18,7 @@ from benchmarks.options import Options
 from benchmarks.ours import WORK, Hotswap
 
 #: A share of the capacity at which a core is free for the copies.
-SHARE: Final = 0.25
+SHARE: Final = 0.1
 _KINDS: Final = ("idle", "shadow", "canary")
 _MODEL: Final = """import numpy as np
 
@@ -78,7 +78,7 @@ def window(server: Hotswap, kind: str, load: dict[str, Any], seconds: float) -> 
 
 def tails(options: Options) -> dict[str, Any]:
     """p99 with a shadow at 100 % and with a healthy candidate at 50 %, against none."""
-    pairs, seconds = options.pick(7, 2), options.pick(10.0, 4.0)
+    pairs, seconds = options.pick(5, 2), options.pick(10.0, 4.0)
     models = artifacts.folder(
         WORK / "models-tails", {"bench": {"v1": "lr.skops", "v2": "lr.skops"}}
     )
