@@ -18,9 +18,18 @@ from typer.testing import CliRunner
 from hotswap.cli import rollout, rollout_start
 from hotswap.cli.client import CommandFailed
 from hotswap.config import Settings
+from hotswap.core.commands import COMMANDS
+from hotswap.core.metric_names import KNOWN
 from hotswap.core.plan import compile_steps
 from hotswap.core.spec import VersionSettings
-from hotswap.core.strategy import parse
+from hotswap.core.strategy import (
+    DEFAULTS,
+    ON_INSUFFICIENT,
+    ON_RUNNING,
+    STRATEGIES,
+    RolloutSpec,
+    parse,
+)
 from hotswap.server import (
     admin_events,
     admin_models,
@@ -30,6 +39,7 @@ from hotswap.server import (
     admin_system,
 )
 from hotswap.server.routes import ROUTES
+from hotswap.web.phrases import PHASES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -237,6 +247,19 @@ def test_rollouts_in_examples_are_accepted(page: Path) -> None:
     bodies += [json.loads(body) for body in re.findall(sent, text, flags=re.DOTALL)]
     for body in bodies:
         assert compile_steps(parse(body))
+
+
+def test_every_key_of_a_rollout_is_documented() -> None:
+    """The page on rollouts names each key, strategy, metric, command and phase that there is."""
+    page = (DOCS / "reference" / "rollouts.md").read_text("utf-8")
+    named = set(re.findall(r"`([^`\s]+)`", page))
+    lengths = {"duration", "evaluation_period", "test_duration"}
+    config = {key for keys in DEFAULTS.values() for key in keys}
+    body = set(RolloutSpec.__struct_fields__)
+    wanted = {*STRATEGIES, *COMMANDS, *KNOWN, *ON_RUNNING, *ON_INSUFFICIENT, *PHASES}
+    wanted |= (config - lengths) | body | {"max_ratio", "max_increase", "max", "min_improvement"}
+    assert wanted - named == set()
+    assert {key for key in lengths if f"`{key}_" not in page} == set()
 
 
 def _asked(words: list[str]) -> dict[str, Any]:
