@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -27,7 +28,10 @@ class _Document(msgspec.Struct, frozen=True):
 class Operations:
     """The last few hundred. A store that cannot be written costs only their survival."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, tell: Callable[..., None] = lambda *_, **__: None
+    ) -> None:
+        self._tell = tell
         self._store = store
         self._clock = clock
         self._views: OrderedDict[str, OperationView] = OrderedDict()
@@ -83,6 +87,7 @@ class Operations:
         view = msgspec.structs.replace(self._views[id], **changes)
         if view.state in ("done", "failed", "superseded", "aborted"):
             view = msgspec.structs.replace(view, finished_at=self._clock.wall())
+            self._ended(view)
         self._views[id] = view
         if not save:
             return view
@@ -94,6 +99,17 @@ class Operations:
         else:
             await self._forget()
         return view
+
+    def _ended(self, view: OperationView) -> None:
+        """Tell listeners how it ended: a flip as a switch, all else as an operation."""
+        flip = view.kind in ("switch", "rollback")
+        done = {"switch": "answers now", "rollback": "answers again"}.get(view.kind, view.kind)
+        how = done if view.state == "done" else f"{view.kind} {view.state}: {view.reason}"
+        self._tell(
+            "switch" if flip else "operation", view.model, f"{view.version}: {how}",
+            operation=view.id, what=view.kind, state=view.state, version=view.version,
+            from_version=view.from_version,
+        )  # fmt: skip
 
     async def _forget(self) -> None:
         """Delete from the store what is no longer among the last; what fails is tried again."""

@@ -35,8 +35,10 @@ class Registry:
         state_dir: Path,
         roots: Sequence[Path],
         published: Callable[[], Mapping[str, int]],
+        tell: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
         self._published = published
+        self._tell = tell
         self._catalogue = catalogue
         self._jobs = jobs
         self._policy = policy
@@ -183,6 +185,8 @@ class Registry:
         document = VersionDocument(record, ingested.platform, ingested.runs_code)
         await self._catalogue.ensure(model, self._published(), activate=activate)
         await self._catalogue.add(document)
+        said = f"{version} was registered"
+        self._tell("version", model, said, version=version, digest=record.artifact.digest, who=who)
         return document
 
     async def _compile(self, model: str, version: str, ingested: Ingested) -> Ingested:

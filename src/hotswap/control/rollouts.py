@@ -53,8 +53,9 @@ class Rollouts:
         stats: Callable[[], list[ModelStats]],
         sources: Mapping[str, MetricSource],
         defaults: RolloutDefaults,
+        events: Events,
     ) -> None:
-        self.events = Events(clock)
+        self.events = events
         #: whether candidates run on hosts of another kind than stable versions
         self.apart = False
         self.defaults = defaults

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from hotswap.control.catalogue import Catalogue
+from hotswap.control.events import Events
 from hotswap.control.holding import Holding
 from hotswap.control.jobs import JobRunner
 from hotswap.control.node import Node
@@ -65,7 +66,8 @@ class Service:
         self._info = info
         self._policy = policy
         self._catalogue = Catalogue(store)
-        self._operations = Operations(store, clock)
+        events = Events(clock)
+        self._operations = Operations(store, clock, events.tell)
         self._registry = Registry(
             self._catalogue,
             jobs,
@@ -74,6 +76,7 @@ class Service:
             state_dir,
             roots,
             lambda: {table.model: table.index for table in node.tables.values()},
+            events.tell,
         )
         self._upkeep = Upkeep(
             node, self._catalogue, clock, memory_of, policy.memory_budget, self.stats
@@ -96,6 +99,7 @@ class Service:
             node, self._catalogue, self._routes, self._switching, store, clock, self.stats,
             sources or {},
             rollout_defaults or RolloutDefaults(),
+            events,
         )  # fmt: skip
         self._starting = Starting(
             node, self._catalogue, self._registry, self._routes, self._switching, self._readiness,

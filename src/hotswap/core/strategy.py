@@ -169,6 +169,7 @@ def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> Rol
     guardrails = parse_guardrails(fields.get("guardrails"))
     objectives = parse_objectives(fields.get("objectives"))
     _check_seen(strategy, config, steps, guardrails)
+    _check_guarded(strategy, config, steps, guardrails, objectives)
     if objectives:
         _check_aims(strategy, config)
         if strategy == "champion_challenger" and any(
@@ -198,7 +199,9 @@ def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> Rol
         alpha=number("alpha", fields.get("alpha", defaults.alpha), low=1e-6, high=0.5),
         on_running=choice("on_running", fields.get("on_running", defaults.on_running), ON_RUNNING),
         on_insufficient=choice(
-            "on_insufficient", fields.get("on_insufficient", defaults.on_insufficient), ON_INSUFFICIENT
+            "on_insufficient",
+            fields.get("on_insufficient", defaults.on_insufficient),
+            ON_INSUFFICIENT,
         ),
         bake_seconds=fields.get("bake", defaults.bake_seconds),
         watch_seconds=fields.get("watch", defaults.watch_seconds),
@@ -222,7 +225,8 @@ def configuration(strategy: str, given: Mapping[str, Any]) -> dict[str, Any]:
     config = {**defaults, **fields}
     for name, value in config.items():
         if name.endswith("_percentage"):
-            config[name] = number(name, value, low=0.01, high=100.0)
+            # Routing knows hundredths of a percent.
+            config[name] = round(number(name, value, low=0.01, high=100.0), 2)
         elif name in ("steps", "min_requests", "min_pairs"):
             config[name] = count(name, value, least=1, most=100 if name == "steps" else 10**9)
         elif name == "max_error_rate_threshold":
@@ -247,6 +251,8 @@ def _check_config(strategy: str, config: dict[str, Any]) -> None:
             raise BadInput("initial_percentage must not be above max_percentage")
         if room > _MOST_STEPS * config["step_percentage"]:
             raise BadInput(f"step_percentage makes more than {_MOST_STEPS} steps: raise it")
+    if strategy == "ab_test" and config["traffic_percentage"] == 100.0:
+        raise BadInput("traffic_percentage 100 leaves the stable version nothing to be compared by")
     if strategy == "bandit" and config["min_percentage"] >= config["max_percentage"]:
         raise BadInput("min_percentage must be below max_percentage")
     if strategy == "shadow":
@@ -315,13 +321,37 @@ def _check_seen(
             )
 
 
-def _check_aims(strategy: str, config: Mapping[str, Any]) -> None:
-    """Refuse objectives where nothing is promoted by evidence."""
+def _promotes_by_evidence(strategy: str, config: Mapping[str, Any]) -> bool:
     last, settings = _follower(strategy, config)
     decides = last in ("canary", "gradual", "bandit", "ab_test", "champion_challenger")
-    for name in ("promote", "promote_winner", "require_proof"):
-        decides = decides and settings.get(name, True)
-    if not decides:
+    return decides and all(
+        settings.get(name, True) for name in ("promote", "promote_winner", "require_proof")
+    )
+
+
+def _check_guarded(
+    strategy: str,
+    config: Mapping[str, Any],
+    steps: tuple[dict[str, Any], ...],
+    guardrails: tuple[Guardrail, ...],
+    objectives: tuple[Objective, ...],
+) -> None:
+    """Refuse to ask for proof where there is nothing that could be proved."""
+    last, _ = _follower(strategy, config)
+    promotes = _promotes_by_evidence(strategy, config) and last != "ab_test"  # it shows its target
+    promotes = promotes and (not steps or any("weight" in step for step in steps))
+    acting = any(not each.dry_run and each.metric != "sample_ratio" for each in guardrails)
+    if promotes and not acting and not objectives:
+        free = ", or set require_proof to false" if "require_proof" in DEFAULTS[last] else ""
+        raise BadInput(
+            "no guardrail here has to be kept, so nothing would be shown before the promotion: "
+            f"give one beside sample_ratio that is not dry_run{free}"
+        )
+
+
+def _check_aims(strategy: str, config: Mapping[str, Any]) -> None:
+    """Refuse objectives where nothing is promoted by evidence."""
+    if not _promotes_by_evidence(strategy, config):
         raise BadInput(
             f"objectives must be met to promote, and this {strategy} promotes nothing by evidence: "
             "leave them out, or choose a strategy or setting that does"
