@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from hotswap.core.rollout_views import EventView
@@ -40,7 +40,7 @@ class Events:
         """What is kept, oldest first; of one kind if it is given."""
         return [event for event in self._kept if kind is None or event.kind == kind]
 
-    async def listen(self, after: int | None = None) -> AsyncIterator[EventView]:
+    async def listen(self, after: int | None = None) -> AsyncGenerator[EventView, None]:
         """From now on, for ever; first what is kept and came after that event."""
         queue: asyncio.Queue[EventView] = asyncio.Queue(_WAITING)
         kept = [] if after is None else [event for event in self._kept if event.id > after]
