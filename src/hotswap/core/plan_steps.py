@@ -58,7 +58,8 @@ def _step(number: int, given: object) -> dict[str, Any]:
     if key in ("weight", "shadow_percentage"):
         if not number_given or not 0.01 <= value <= 100:
             raise BadInput(f"step {number}: {key} must be a percentage from 0.01 to 100")
-        return {"weight" if key == "weight" else "shadow": float(value)}
+        # Routing knows hundredths of a percent: what rounds to all requests is all requests.
+        return {"weight" if key == "weight" else "shadow": round(float(value), 2)}
     if key == "requests":
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10**9:
             raise BadInput(f"step {number}: requests must be a whole number from 1")

@@ -62,7 +62,7 @@ def test_one_bad_metric_is_named() -> None:
 
 def test_what_is_only_shown_acts_on_nothing() -> None:
     """A dry-run guardrail neither rolls back nor is waited for."""
-    guardrails = [{"metric": "error_rate", "dry_run": True}]
+    guardrails = [{"metric": "error_rate", "dry_run": True}, {"metric": "invalid_rate"}]
     bad = judged(even(500, 10), guardrails=guardrails)
     assert verdict(bad, "error_rate") == "fail"
     assert (bad.failed, bad.missing) == ("", ())
@@ -70,9 +70,10 @@ def test_what_is_only_shown_acts_on_nothing() -> None:
 
 def test_nothing_proves_nothing() -> None:
     """Without requests nothing is proven, whichever guardrails there are."""
+    free = {"require_proof": False}
     for guardrails in ([], [{"metric": "sample_ratio"}], [{"metric": "error_rate", "max": 0.1}]):
-        assert not judged(Evidence(), guardrails=guardrails).proven
-        assert not judged(even(0, 0, n=5), guardrails=guardrails).proven
+        assert not judged(Evidence(), guardrails=guardrails, config=free).proven
+        assert not judged(even(0, 0, n=5), guardrails=guardrails, config=free).proven
 
 
 def test_a_proof_once_had_is_kept() -> None:

@@ -121,10 +121,8 @@ def test_without_a_request_nothing_is_promoted(strategy: str, insufficient: str)
 @pytest.mark.parametrize(
     "guardrails",
     [
-        [],
-        [{"metric": "sample_ratio"}],
-        [{"metric": "error_rate", "dry_run": True}],
         [{"metric": "error_rate", "max": 0.5}],
+        [{"metric": "error_rate", "max": 0.5}, {"metric": "invalid_rate", "dry_run": True}],
         [{"metric": "prediction_drift", "max": 0.5}],
         [{"metric": "latency", "max": 500}],
     ],
@@ -174,7 +172,7 @@ def test_a_reading_beyond_its_level_rolls_back() -> None:
     world.readings = {"cpu": Reading(1.5)}
     world.end()
     assert world.reason == "tripwire"
-    dry = World(quick(guardrails=[{**QUERY[0], "dry_run": True}]))
+    dry = World(quick(guardrails=[{"metric": "error_rate"}, {**QUERY[0], "dry_run": True}]))
     dry.readings = {"cpu": Reading(1.5)}
     assert dry.end(tick=0.5).status.state == "healthy"
 

@@ -84,7 +84,8 @@ def test_a_step_that_sees_nothing_says_so() -> None:
     [
         {}, {"strategy": "immediate"}, {"strategy": "gradual"}, {"strategy": "ab_test"},
         {"strategy": "shadow"}, {"strategy": "champion_challenger"}, {"strategy": "bandit"},
-        {"strategy": "shadow", "config": {"then": "canary"}}, {"guardrails": []},
+        {"strategy": "shadow", "config": {"then": "canary"}},
+        {"guardrails": [], "config": {"require_proof": False}},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("per_second", [0.0, 1e-6, 50.0, 1e5])

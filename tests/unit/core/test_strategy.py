@@ -217,6 +217,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"config": {"require_proof": False}, "objectives": [{"metric": "latency"}]},
         "promotes nothing",
     ),
+    ({"guardrails": []}, "nothing would be shown"),
+    ({"guardrails": [], "strategy": "champion_challenger"}, "nothing would be shown"),
+    ({"guardrails": [{"metric": "sample_ratio"}]}, "nothing would be shown"),
+    ({"guardrails": [{"metric": "error_rate", "dry_run": True}]}, "or set require_proof to false"),
+    ({"guardrails": [], "strategy": "shadow", "config": {"then": "canary"}}, "nothing would be shown"),
+    ({"strategy": "ab_test", "config": {"traffic_percentage": 100}}, "nothing to be compared"),
+    ({"strategy": "ab_test", "config": {"traffic_percentage": 99.999}}, "nothing to be compared"),
+    ({"strategy": "bandit", "config": {"min_percentage": 50, "max_percentage": 50.001}}, "below"),
+    ({"steps": [99.999]}, "leave nothing to prove anything by"),
+    ({"steps": [5, 5.001]}, "must grow"),
 ]  # fmt: skip
 
 
@@ -232,12 +242,20 @@ def test_what_cannot_be_honoured_is_refused_with_the_reason(
 
 
 ACCEPTED: list[dict[str, Any]] = [
-    {"guardrails": []},
+    {"guardrails": [], "config": {"require_proof": False}},
+    {"guardrails": [], "objectives": [{"metric": "latency"}]},
+    {"guardrails": [], "strategy": "ab_test", "config": {"promote_winner": True}},
+    {"guardrails": [], "strategy": "shadow"},
+    {"guardrails": [], "strategy": "immediate"},
     {"guardrails": [{"metric": "error_rate", "max": 0.05}]},
     {"guardrails": [{"metric": "invalid_rate", "max": 0}]},
     {"guardrails": [{"metric": "latency_p99", "max": 200, "max_ratio": 1.5}]},
     {"guardrails": [{"metric": "cpu", "query": "up", "max": -1}]},
-    {"guardrails": [{"metric": "prediction_drift", "max": 0.1, "dry_run": True}]},
+    {
+        "guardrails": [
+            {"metric": "prediction_drift", "max": 0.1, "dry_run": True}, {"metric": "error_rate"},
+        ]
+    },
     {"steps": [{"shadow_percentage": 10}], "guardrails": [{"metric": "disagreement", "max": 0.1}]},
     {"strategy": "champion_challenger", "guardrails": [{"metric": "disagreement", "max": 0.1}]},
     {"strategy": "ab_test", "config": {"promote_winner": True}, "objectives": [{"metric": "latency"}]},

@@ -93,13 +93,16 @@ async def test_a_switch_without_a_strategy_is_at_once(
     assert control.views == {}
 
 
+LEVEL = {"metric": "error_rate", "max": 0.1}
+
+
 async def test_a_switch_with_a_strategy_is_a_rollout(
     client: httpx2.AsyncClient, control: FakeControl
 ) -> None:
     """202, and the operation's id is the rollout's; every other key reaches the rollout."""
     config = {"initial_percentage": 10, "evaluation_period_minutes": 1}
     started = await _switch(
-        client, 202, **CANARY, strategy_config=config, guardrails=[], bake_minutes=2, seed=7
+        client, 202, **CANARY, strategy_config=config, guardrails=[LEVEL], bake_minutes=2, seed=7
     )
     view = control.views[started["operation_id"]]
     assert control.calls[0][1:] == (
@@ -108,7 +111,7 @@ async def test_a_switch_with_a_strategy_is_a_rollout(
             "version": "v2",
             "strategy": "canary",
             "config": config,
-            "guardrails": [],
+            "guardrails": [LEVEL],
             "bake_minutes": 2,
             "seed": 7,
         },
