@@ -14,7 +14,10 @@ from tests.e2e.rollouts import Rollout, write_version
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 THIRD = "self.kept.append(1)\n            if len(self.kept) % 3 == 0: raise ValueError('third')"
-FREE: dict[str, Any] = {"guardrails": [{"metric": "sample_ratio"}]}
+#: What guards, and never acts here: no version gives answers that are none.
+FREE: dict[str, Any] = {
+    "guardrails": [{"metric": "sample_ratio"}, {"metric": "invalid_rate", "max": 0.9}]
+}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,11 @@ from tests.e2e.rollouts import FIFTH, Rollout, write_version
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 TENTH = "self.kept.append(1)\n            if len(self.kept) % 10 == 0: raise ValueError('tenth')"
-FREE: dict[str, Any] = {"guardrails": [{"metric": "sample_ratio"}], "budget_ms": 5000}
+#: What guards, and never acts here: no version gives answers that are none.
+FREE: dict[str, Any] = {
+    "guardrails": [{"metric": "sample_ratio"}, {"metric": "invalid_rate", "max": 0.9}],
+    "budget_ms": 5000,
+}
 FIFTH_FREE = FIFTH | {"max_error_rate_threshold": None}
 
 
