@@ -51,11 +51,12 @@ def _view(rollout: Rollout, measured: Measured, name: str, guardrail: Guardrail)
 
 
 def _margin(guardrail: Guardrail, comparison: str) -> float | None:
-    """The margin of the comparison that is shown, else whichever there is."""
-    given = [guardrail.max_ratio, guardrail.max_increase, guardrail.maximum]
-    if comparison == "difference" and guardrail.max_increase is not None:
+    """The limit in the unit of the comparison that is shown, None if there is none in it."""
+    if comparison == "ratio":
+        return guardrail.max_ratio
+    if comparison == "difference" and guardrail.metric != "prediction_drift":
         return guardrail.max_increase
-    return next((each for each in given if each is not None), None)
+    return guardrail.maximum
 
 
 def _finite(value: float | None) -> float | None:
@@ -80,7 +81,7 @@ def _sentence(measured: Measured, margin: float | None) -> str:
 def _shown(rollout: Rollout, name: str, guardrail: Guardrail) -> Shown:
     evidence, alpha = rollout.evidence, rollout.spec.alpha
     if name in measures.COUNT:
-        return _rate(rollout, name, alpha)
+        return _rate(rollout, guardrail, alpha)
     if name.startswith("latency"):
         return _latency(rollout, name, alpha)
     if name == "disagreement":
@@ -100,7 +101,8 @@ def _stable(rollout: Rollout) -> str:
     return rollout.stable or "stable"
 
 
-def _rate(rollout: Rollout, name: str, alpha: float) -> Shown:
+def _rate(rollout: Rollout, guardrail: Guardrail, alpha: float) -> Shown:
+    name = guardrail.metric
     evidence, count = rollout.evidence, measures.COUNT[name]
     stages = measures.unpaired(evidence)
     version = rollout.spec.version
@@ -125,21 +127,38 @@ def _rate(rollout: Rollout, name: str, alpha: float) -> Shown:
         "candidate": ArmView(version, n_ours, ours, ours / n_ours if n_ours else None),
     }
     cells = measures.rate_cells(evidence, count)
-    if not any(cell.events for cell in cells):
-        return _no_events(evidence, name, arms, n_ours + n_theirs, alpha)
+    absolute = guardrail.max_increase is not None and guardrail.max_ratio is None
+    if absolute or not any(cell.events for cell in cells):
+        return _difference(evidence, name, arms, n_ours + n_theirs, alpha)
     interval = rate.ratio_interval(cells, alpha)
     return arms, _mean_ratio(evidence, name), interval, n_ours + n_theirs, "ratio"
 
 
-def _no_events(
+def _difference(
     evidence: Evidence, name: str, arms: dict[str, ArmView], n: int, alpha: float
 ) -> Shown:
-    """Without one event there is no ratio; how far the rates can lie apart is known all the same."""
-    cells = measures.mean_cells(evidence, measures.COUNT[name])
+    """Where the margin is an increase. And without one event: there is no ratio then, but how far
+    the rates can lie apart is known all the same.
+    """
+    count = measures.COUNT[name]
+    cells = measures.mean_cells(evidence, count)
     if not n or not cells:
         return arms, None, None, n, "difference"
     mean = evidence.error_mean if name == "error_rate" else evidence.invalid_mean
-    return arms, 0.0, margin.difference_interval(cells, mean, alpha), n, "difference"
+    interval = margin.difference_interval(cells, mean, alpha)
+    return arms, _mean_difference(evidence, count), interval, n, "difference"
+
+
+def _mean_difference(evidence: Evidence, count: measures.Count) -> float | None:
+    """The difference of rates, stage by stage (Mantel-Haenszel): never of pooled rates."""
+    total = weights = 0.0
+    for stage in measures.unpaired(evidence):
+        ours, theirs = stage.candidate.requests, stage.stable.requests
+        if ours and theirs:
+            weight = ours * theirs / (ours + theirs)
+            total += weight * (count(stage.candidate) / ours - count(stage.stable) / theirs)
+            weights += weight
+    return total / weights if weights else None
 
 
 def _plain(interval: tuple[float, float] | None) -> tuple[float | None, float | None] | None:
