@@ -195,7 +195,7 @@ async def test_a_candidate_that_fails_is_answered_for_and_rolled_back(
     assert traffic.wrong == 0
     assert set(traffic.versions) == {"v1"}
     assert (view.phase, view.reason in ("tripwire", "guardrail")) == ("RolledBack", True)
-    assert view.counts["fallbacks"] >= 5
+    assert view.counts["fallbacks"] >= 2
     reason = "error" if act == "raises" else "invalid"
     assert traffic.fallbacks[reason] >= view.counts["fallbacks"] - 4
     of_candidate = [each for each in requests if each["role"] == "candidate"]

@@ -150,6 +150,11 @@ class SplitLease:
                 arm = division.arms[TWIN]
             else:
                 first.timed = False  # another host's latency tells nothing of the twin's
+        if not arm.is_up():
+            # Its request waits for it, as the candidate's does not; but the outcome is by one rule.
+            first.refuse("unavailable")
+            self._pair(first, payload)
+            return await self._baseline(payload, deadline)
         is_twin = arm is division.arms[TWIN]
         block = division.block(first.arm)
         block.begin()

@@ -392,3 +392,21 @@ async def test_during_the_bake_each_request_of_a_user_counts(rig: Rig) -> None:
         await ask(rig.plane.lease("m", None, b"the same user"), 1.0)
     assert rig.arm("candidate").requests == 3
     assert [event for window in rig.windows for event in window.units] == []
+
+
+async def test_a_baseline_without_a_process_is_charged_by_the_same_rule(rig: Rig) -> None:
+    """Its request waits until it is back, and is answered; its first attempt has failed."""
+    baseline, _ = await rig.divide()
+    baseline.die()
+    link = next(link for link in rig.plane.routes["m"].links() if link.ref.host == "v1")
+    async with asyncio.timeout(10):
+        while link.connected.is_set():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+    rig.coins(BASELINE)
+    waiting = asyncio.ensure_future(request(rig))
+    await asyncio.sleep(0)
+    await baseline.start()
+    y, lease = await waiting
+    assert (y, lease.version, lease.fallback) == (2.0, "v1", None)
+    assert (rig.arm("baseline").requests, rig.arm("baseline").errors) == (1, 1)
+    assert rig.windows[0].fallbacks == {}
