@@ -18,7 +18,7 @@ from benchmarks.options import Options
 from benchmarks.ours import WORK, Hotswap
 
 #: A share of the capacity at which a core is free for the copies.
-SHARE: Final = 0.1
+SHARE: Final = 0.04
 _KINDS: Final = ("idle", "shadow", "canary")
 _MODEL: Final = """import numpy as np
 
