@@ -12,6 +12,7 @@ from hotswap.control.node import Node
 from hotswap.control.rollout_book import Book
 from hotswap.control.rollout_run import Run
 from hotswap.control.rollout_saving import Saving
+from hotswap.control.warming import serves
 from hotswap.core.lifecycle import rollback_target
 from hotswap.core.rollout import Observation, Rollout
 from hotswap.ports import Clock
@@ -80,7 +81,14 @@ class Observer:
         """Whether there are warm hosts for what is wanted, and what is missing."""
         name, version = rollout.spec.model, rollout.spec.version
         hosts, twins = wanted(rollout)
-        there = [s for s in self._node.warm(name, version) if s.state == "ready"]
+        document = self._catalogue.models.get(name)
+        public = document.signature if document is not None else None
+        # One that was loaded for itself may be warm and serve another signature.
+        there = [
+            state
+            for state in self._node.warm(name, version)
+            if state.state == "ready" and (public is None or serves(state, public))
+        ]
         if len(there) < hosts:
             return False, f"{len(there)} of {hosts} hosts of {version} are warm"
         if twins and rollout.stable is not None:

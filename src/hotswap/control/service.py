@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from hotswap.core.rollout_views import EventView, JournalView, PlanView, Rollout
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutDefaults
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
-from hotswap.errors import BadInput, Conflict, HotswapError, StoreError
+from hotswap.errors import BadInput, Conflict, HotswapError, NotFound, StoreError
 from hotswap.ipc.tally import read_tallies
 from hotswap.ports import Clock, MetricSource, Store
 
@@ -319,10 +320,13 @@ class Service:
         await self._holding.remove_model(model, force=force)
 
     async def clear_cache(self) -> list[tuple[str, str]]:
-        gone = [(r.model, r.version) for r in self._upkeep.residents() if not r.held]
-        for model, version in gone:
+        gone = []
+        for resident in [each for each in self._upkeep.residents() if not each.held]:
+            model, version = resident.model, resident.version
             if not self._routes.held(model, version):
-                await self.unload(model, version)
+                with contextlib.suppress(NotFound):  # removed meanwhile, or just before
+                    await self.unload(model, version)
+                    gone.append((model, version))
         return gone
 
     # --- registration

@@ -260,9 +260,10 @@ class Warming:
 
 
 def _serve(ready: Sequence[HostState], public: Signature | None) -> bool:
-    return public is None or all(_serves(state, public) for state in ready)
+    return public is None or all(serves(state, public) for state in ready)
 
 
-def _serves(state: HostState, public: Signature) -> bool:
+def serves(state: HostState, public: Signature) -> bool:
+    """Whether a host that is warm serves the model's public signature."""
     told = state.report.signature if state.report is not None else public
     return (told.inputs, told.outputs, told.kind) == (public.inputs, public.outputs, public.kind)

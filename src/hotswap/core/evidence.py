@@ -173,7 +173,7 @@ def folded(evidence: Evidence, windows: Collection[Window]) -> Evidence:
             continue
         reports += 1
         arms = {name: _of_window(window, name) for name in ARMS}
-        recent = _recently(recent, window.number, arms)
+        recent = _recently(recent, window, arms)
         if window.number < stage.warm_from:  # hosts warm up: on both arms alike
             arms = {name: msgspec.structs.replace(arm, latency={}) for name, arm in arms.items()}
         stages[window.stage] = _joined(stage, arms, window)
@@ -252,18 +252,29 @@ def _whole(difference: float) -> float:
     return round(difference * _UNIT) / _UNIT
 
 
-def _recently(recent: dict[int, Recent], number: int, arms: Mapping[str, Arm]) -> dict[int, Recent]:
-    at = number // int(RECENT_SECONDS * 5)
+def _recently(
+    recent: dict[int, Recent], window: Window, arms: Mapping[str, Arm]
+) -> dict[int, Recent]:
+    at = window.number // int(RECENT_SECONDS * 5)
     was = recent.get(at, Recent(at))
-    candidate, stable = arms["candidate"], arms["baseline"].plus(arms["twin"])
+    plain = window.plain or _plain(arms)
     recent[at] = Recent(
         at,
-        was.candidate + candidate.requests,
-        was.candidate_failed + candidate.failed + candidate.invalid,
-        was.stable + stable.requests,
-        was.stable_failed + stable.failed + stable.invalid,
+        was.candidate + plain[4],
+        was.candidate_failed + plain[5],
+        was.stable + plain[0] + plain[2],
+        was.stable_failed + plain[1] + plain[3],
     )
     return recent
+
+
+def _plain(arms: Mapping[str, Arm]) -> list[int]:
+    """`Window.plain` of a window whose requests had no keys."""
+    found: list[int] = []
+    for name in ARMS:
+        arm = arms[name]
+        found += (arm.requests, arm.failed + arm.invalid)
+    return found
 
 
 def _frozen(evidence: Evidence) -> Evidence:

@@ -158,14 +158,14 @@ def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> Rol
     strategy = fields.get("strategy", "canary" if fields.get("steps") else None)
     if strategy not in STRATEGIES:
         raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
-    config = configuration(strategy, fields.get("config") or {})
+    config = configuration(strategy, _config(fields))
     steps = parse_steps(fields["steps"]) if fields.get("steps") is not None else ()
     if steps and strategy not in ("canary", "gradual"):
         raise BadInput(
             f"steps go with the strategies canary and gradual: {strategy} makes its own from its config"
         )
     if steps:
-        _check_explicit(strategy, fields.get("config") or {}, steps, config)
+        _check_explicit(strategy, _config(fields), steps, config)
     guardrails = parse_guardrails(fields.get("guardrails"))
     objectives = parse_objectives(fields.get("objectives"))
     _check_seen(strategy, config, steps, guardrails)
@@ -212,6 +212,11 @@ def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> Rol
         seed=given,
         force=flag("force", fields.get("force", False)),
     )
+
+
+def _config(fields: Mapping[str, Any]) -> Any:
+    """What is given; `configuration` refuses what is no object."""
+    return {} if fields.get("config") is None else fields["config"]
 
 
 def configuration(strategy: str, given: Mapping[str, Any]) -> dict[str, Any]:

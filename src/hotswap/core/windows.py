@@ -80,7 +80,9 @@ class Window(msgspec.Struct):
     ``worker`` is the worker's incarnation, ``number`` the window (monotonic ns // `WINDOW_NS`).
     ``arms`` by name; ``units`` of keyed traffic. ``fallbacks`` by reason: requests that the
     baseline answered for the candidate. ``excluded``: too little time for a coin. ``mirrored``
-    and ``dropped``: copies that were sent and that were not, for lack of room.
+    and ``dropped``: copies that were sent and that were not, for lack of room. ``plain``: requests
+    and failures of any kind by arm in the order of `ARMS`, keyed or not: of no use to a test, but
+    a limit on what users get is a limit on all of it.
     """
 
     test: str
@@ -96,3 +98,4 @@ class Window(msgspec.Struct):
     excluded: int = 0
     mirrored: int = 0
     dropped: int = 0
+    plain: list[int] = []

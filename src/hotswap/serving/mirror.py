@@ -48,6 +48,8 @@ class Pairing:
 
     def decided(self, attempt: Attempt, *, candidate: bool) -> None:
         """One of the two has its outcome."""
+        if self._counted:
+            return
         if candidate:
             self._candidate = attempt
         else:
@@ -76,6 +78,9 @@ class Pairing:
         pairs = self._window.pairs()
         pairs.total += 1
         ours, theirs = _answer(self._baseline), _answer(self._candidate)
+        # A copy holds its pairing: without this each would be left to the cycle collector, which
+        # stops the loop for milliseconds.
+        self._baseline = self._candidate = None
         if ours is not None and theirs is not None:
             count(pairs, compare(ours, theirs))
         elif ours is not None:

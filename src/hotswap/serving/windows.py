@@ -101,6 +101,7 @@ class OpenWindow:
     def assigned(self, first: First, arm: int, unit: int | None, trial: Trial) -> bool:
         """A request was assigned; whether it is the first of its unit."""
         self.running.add(first)
+        self._plain(arm, 0)
         fresh = unit is None or trial.is_new(unit, FIRST)
         if fresh:  # of a unit that was seen no latency counts: it must not take the turn
             first.timed = trial.is_timed(arm, self.counts.twin_weight > 0, first.began)
@@ -116,6 +117,8 @@ class OpenWindow:
         """Its first attempt has its outcome, after ``ns``."""
         self.running.discard(first)
         outcome = first.outcome
+        if outcome != "ok":
+            self._plain(first.arm, 1)
         latency = -1
         value: int | None = None
         if outcome == "timeout":
@@ -138,6 +141,12 @@ class OpenWindow:
             counts.latency[latency] = counts.latency.get(latency, 0) + 1
         if value is not None:
             counts.values[value] = counts.values.get(value, 0) + 1
+
+    def _plain(self, arm: int, failed: int) -> None:
+        plain = self.counts.plain
+        if not plain:
+            plain = self.counts.plain = [0] * (2 * len(ARMS))
+        plain[2 * arm + failed] += 1
 
     def _unit(self, first: First, unit: int, latency: int, value: int | None) -> None:
         events = self.counts.units
@@ -166,7 +175,7 @@ class OpenWindow:
         """Whether nothing in it would tell anything."""
         counts = self.counts
         return not (
-            counts.arms or counts.units or counts.pairs or counts.fallbacks
+            counts.arms or counts.units or counts.plain or counts.pairs or counts.fallbacks
             or counts.excluded or counts.mirrored or counts.dropped
         )  # fmt: skip
 

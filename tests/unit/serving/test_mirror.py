@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hotswap.core.windows import PairCounts
 from hotswap.ipc.frames import Failure
 from hotswap.serving import mirror
+from hotswap.serving.attempt import Attempt
 from tests.unit.serving.conftest import Rig, ask
 from tests.unit.serving.hosts import FakeHost
 
@@ -213,3 +215,22 @@ async def test_how_long_copies_took_is_counted_apart(rig: Rig) -> None:
     took = [sum(window.pairs.latency.values()) for window in rig.windows if window.pairs]
     assert took == [1]
     assert rig.arm("candidate").latency == {}
+
+
+async def test_copies_and_pairs_leave_nothing_to_the_cycle_collector(rig: Rig) -> None:
+    """It stops the loop, for everybody, when it has much to do."""
+    for more in ({"mirror": 10_000, "weight": 0}, {"pair": True, "weight": 0}):
+        _, candidate = await rig.divide(**more)  # type: ignore[arg-type]
+        rig.coins(*[BASELINE] * 10)
+        gc.collect()
+        gc.disable()
+        try:
+            seen = len(candidate.calls)
+            for _ in range(5):
+                await ask(rig.plane.lease("m", None, None), 1.0)
+            await candidate.until(lambda seen=seen: len(candidate.calls) >= seen + 5)  # type: ignore[misc]
+            await settled(rig)
+            left = [each for each in gc.get_objects() if isinstance(each, Attempt | mirror.Pairing)]
+            assert left == [], more
+        finally:
+            gc.enable()
