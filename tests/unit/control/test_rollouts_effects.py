@@ -14,7 +14,7 @@ from hotswap.core.rollout import Exposure
 from hotswap.core.spec import VersionSettings
 from hotswap.core.verification import verify
 from hotswap.errors import MetricsUnavailable
-from tests.unit.control.fakes import World, settle
+from tests.unit.control.fakes import OTHER, World, settle
 from tests.unit.control.test_rollout_queries import FakeSource, sourced
 from tests.unit.control.traffic import Traffic, body, drive, ended, tick, until_phase
 
@@ -561,3 +561,30 @@ async def test_a_broken_new_stable_is_taken_back_from_its_bake(served: World) ->
     assert served.supervisor.flips[flips:] == [("m", "v1")]
     assert len(served.supervisor.started) == started
     assert (await served.stored()).rolled_back == ("v2",)
+
+
+@pytest.mark.parametrize("strategy", ["immediate", "canary"])
+async def test_a_warm_host_of_another_signature_is_not_ready(served: World, strategy: str) -> None:
+    """It was loaded for itself, by force; a rollout starts one that fits, or fails with the reason."""
+    served.supervisor.signatures["m", "v2"] = OTHER
+    await served.service.switch("m", "v2", force=True)
+    await served.service.switch("m", "v1", force=True)
+    assert served.supervisor.table().signature != OTHER
+    served.supervisor.broken["m", "v2"] = ("it does not fit", "SignatureMismatch")
+    asked = body(strategy=strategy, force=True)
+    if strategy == "immediate":
+        del asked["config"]
+    before = len(served.supervisor.shown)
+    view = await ended(Traffic(served), (await served.service.start_rollout(asked)).id)
+    assert (view.phase, view.reason) == ("Failed", "load")
+    assert "it does not fit" in view.message
+    assert served.supervisor.shown[before:] == []
+
+
+async def test_the_cache_is_cleared_beside_what_was_just_removed(served: World) -> None:
+    """A host on its way out is no version to unload."""
+    await served.service.load("m", "v3")
+    removing = asyncio.ensure_future(served.service.remove_version("m", "v3"))
+    assert ("m", "v1") not in await served.service.clear_cache()
+    await removing
+    assert await served.service.clear_cache() == []

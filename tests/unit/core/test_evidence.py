@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotswap.core.analysis import analyse
 from hotswap.core.evidence import (
     RECENT_BUCKETS,
     REFERENCE,
@@ -17,7 +18,8 @@ from hotswap.core.evidence import (
     folded,
     opened,
 )
-from hotswap.core.windows import ARMS, ArmCounts, PairCounts, UnitEvent, Window
+from hotswap.core.strategy import parse
+from hotswap.core.windows import ARMS, ERROR, FIRST, ArmCounts, PairCounts, UnitEvent, Window
 
 COUNT = st.integers(0, 50)
 HISTOGRAM = st.dictionaries(st.integers(0, 359), st.integers(1, 9), max_size=4)
@@ -161,3 +163,21 @@ def test_evidence_survives_being_saved(windows: list[Window]) -> None:
     """Saved and loaded it is the same value."""
     evidence = folded(empty(), windows)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(evidence), type=Evidence) == evidence
+
+
+def test_a_limit_holds_for_all_requests_of_few_users() -> None:
+    """Units say little where users are few; what users got is counted beside them."""
+    window = Window(
+        "t", 1, "w", 5, 5_000, 0,
+        units=[UnitEvent(1, 2, FIRST, 3), UnitEvent(1, 2, ERROR), UnitEvent(2, 0, FIRST, 3)],
+        plain=[400, 1, 0, 0, 400, 80],
+    )  # fmt: skip
+    evidence = folded(opened(Evidence(), Stage(1, 5_000)), [window])
+    (recent,) = evidence.recent
+    assert (recent.candidate, recent.candidate_failed) == (400, 80)
+    assert (recent.stable, recent.stable_failed) == (400, 1)
+    assert evidence.stages[0].candidate.requests == 1
+    spec = parse({"model": "m", "version": "v2", "strategy": "canary"})
+    assert (
+        "80 of the candidate's last 400 requests failed" in analyse(spec, evidence, {}, {}).tripped
+    )

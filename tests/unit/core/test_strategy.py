@@ -294,3 +294,10 @@ def test_any_json_is_either_taken_or_refused_in_a_sentence(
     asked = {"model": "m", "version": "v2", "strategy": strategy, **fields}
     with contextlib.suppress(BadInput):
         assert isinstance(parse(asked), RolloutSpec)
+
+
+@pytest.mark.parametrize("config", [[], 0, "", False])
+def test_a_config_that_is_no_object_is_refused(config: object) -> None:
+    """Also where it is empty."""
+    with pytest.raises(BadInput, match="must be an object"):
+        parse({"model": "m", "version": "v2", "strategy": "canary", "config": config})
