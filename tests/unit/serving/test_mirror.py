@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,20 +218,21 @@ async def test_how_long_copies_took_is_counted_apart(rig: Rig) -> None:
     assert rig.arm("candidate").latency == {}
 
 
-async def test_copies_and_pairs_leave_nothing_to_the_cycle_collector(rig: Rig) -> None:
+@pytest.mark.parametrize("more", [{"mirror": 10_000}, {"pair": True}])
+async def test_copies_and_pairs_leave_nothing_to_the_cycle_collector(
+    rig: Rig, more: dict[str, Any]
+) -> None:
     """It stops the loop, for everybody, when it has much to do."""
-    for more in ({"mirror": 10_000, "weight": 0}, {"pair": True, "weight": 0}):
-        _, candidate = await rig.divide(**more)  # type: ignore[arg-type]
-        rig.coins(*[BASELINE] * 10)
-        gc.collect()
-        gc.disable()
-        try:
-            seen = len(candidate.calls)
-            for _ in range(5):
-                await ask(rig.plane.lease("m", None, None), 1.0)
-            await candidate.until(lambda seen=seen: len(candidate.calls) >= seen + 5)  # type: ignore[misc]
-            await settled(rig)
-            left = [each for each in gc.get_objects() if isinstance(each, Attempt | mirror.Pairing)]
-            assert left == [], more
-        finally:
-            gc.enable()
+    _, candidate = await rig.divide(weight=0, **more)
+    rig.coins(*[BASELINE] * 10)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await ask(rig.plane.lease("m", None, None), 1.0)
+        await candidate.until(lambda: len(candidate.calls) >= 5)
+        await settled(rig)
+        left = [each for each in gc.get_objects() if isinstance(each, Attempt | mirror.Pairing)]
+        assert left == []
+    finally:
+        gc.enable()
