@@ -27,6 +27,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 500; white-space: nowrap; }
+td.word { white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.stable { background: var(--mark); } code { font-size: .9em; } a { color: inherit; }
 """
@@ -91,7 +92,7 @@ def _rollout(view: RolloutView) -> str:
     current = next((each.label for each in view.steps if each.state == "current"), "")
     return (
         f"<tr><td>{escape(view.model)}</td><td>{escape(view.version)}</td>"
-        f'<td class="{colour}">{escape(view.phase)}</td>'
+        f'<td class="word {colour}">{escape(view.phase)}</td>'
         f"<td>{step}{escape(f': {current}') if current else ''}</td>"
         f'<td class="number">{view.weights.get(view.version, 0.0):g} %</td>'
         f"<td>{escape(view.message)}</td></tr>"
