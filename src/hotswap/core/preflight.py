@@ -22,6 +22,7 @@ from hotswap.core.plan import (
     kind,
     label,
 )
+from hotswap.core.preflight_latency import latency_seconds
 from hotswap.core.rollout_views import PlanView, StepPlan
 from hotswap.core.routing import WHOLE
 from hotswap.core.strategy import RolloutSpec
@@ -114,6 +115,9 @@ def _planned(
         return StepPlan(label(step), kind(step), share, 0.0), 0.0, 0.0
     requests = _to_prove(spec, weight, base)
     seconds = requests / per_second if per_second > 0 and requests is not None else None
+    by_latency = latency_seconds(spec, weight, per_second)
+    if seconds is not None and by_latency > seconds:  # every guardrail must be shown
+        seconds = by_latency if math.isfinite(by_latency) else None
     warning = ""
     if seconds is not None and seconds > spec.deadline_seconds:
         warning = (

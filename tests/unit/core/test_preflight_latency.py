@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from hotswap.core.preflight import preflight
 from hotswap.core.preflight_latency import PER_SECOND, latency_requests, latency_seconds
 from hotswap.core.strategy import parse
 from hotswap.stats import buckets, latency
@@ -55,3 +56,16 @@ def test_time_is_bounded_by_the_traffic_and_by_the_sampling() -> None:
         }
     )
     assert latency_seconds(errors, 5_000, 100.0) == 0.0
+
+
+def test_a_plan_tells_the_slowest_proof() -> None:
+    """A busy model shows its errors in seconds and its p99 in minutes: the plan says minutes."""
+    body = {"model": "m", "version": "v2", "strategy": "canary", "steps": [{"weight": 50}]}
+    spec = parse(body)
+    told = preflight(spec, dict(body), "v1", 5_000.0, 0.01)
+    assert told.with_proof_seconds is not None
+    slowest = latency_seconds(spec, 5_000, 5_000.0)
+    assert slowest > 240.0
+    assert told.with_proof_seconds == pytest.approx(told.shortest_seconds + slowest)
+    above = {**body, "steps": [{"weight": 60}]}
+    assert preflight(parse(above), dict(above), "v1", 5_000.0, 0.01).with_proof_seconds is None
