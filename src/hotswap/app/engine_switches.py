@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
@@ -43,16 +44,18 @@ class SwitchingStrategyType(enum.StrEnum):
     """The share follows the evidence."""
 
 
-class Switches:
+class Switches(ABC):
     """The part of `hotswap.Engine` that starts, watches and ends switches and rollouts."""
 
     _plane: InlinePlane
 
+    @abstractmethod
     def _started(self) -> tuple[ControlThread, EngineService]:
-        raise NotImplementedError
+        """The running engine's control. Raises where it was not started."""
 
+    @abstractmethod
     def _only(self) -> str:
-        raise NotImplementedError
+        """The only model's name. Raises `BadInput` naming the choices."""
 
     # --- begin
 

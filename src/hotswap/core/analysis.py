@@ -28,9 +28,11 @@ _LEAST: Final = 20
 #: Seconds after which what a source said is no reading any more.
 _STALE: Final = 300.0
 
-_WEIGHTS: Final = {"error_rate": 0.4, "invalid_rate": 0.2, "latency": 0.3}
-_LATENCY: Final = 0.3
-_DRIFT: Final = 0.1
+#: Invalid answers have the share of labels, which there are none of yet.
+_WEIGHTS: Final = {
+    "error_rate": combine.WEIGHTS["errors"],
+    "invalid_rate": combine.WEIGHTS["labels"],
+}
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -161,8 +163,8 @@ def _weight(guardrail: Guardrail) -> float:
     if guardrail.weight is not None:
         return guardrail.weight
     if guardrail.metric.startswith("latency"):
-        return _LATENCY
-    return _WEIGHTS.get(guardrail.metric, _DRIFT)
+        return combine.WEIGHTS["latency"]
+    return _WEIGHTS.get(guardrail.metric, combine.WEIGHTS["drift"])
 
 
 def _guardrail(

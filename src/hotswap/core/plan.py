@@ -257,9 +257,3 @@ def kind(step: Step) -> str:
     ('set_weight', 'end')
     """
     return str(type(step).__struct_config__.tag)
-
-
-def explicit_shortest(steps: tuple[Step, ...]) -> float:
-    """Seconds that the steps take at the least, without waiting for evidence or people."""
-    held = sum(step.seconds for step in steps if isinstance(step, Hold | Bake))
-    return float(held)
