@@ -1,0 +1,1 @@
+"""What was predicted, what became known later, and what both say together."""

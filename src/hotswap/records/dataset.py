@@ -1,0 +1,252 @@
+"""A model's records and labels as tables to ask: compacted files and live segments together.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> opened = open(Path(tempfile.mkdtemp()), "fraud")
+>>> opened.sql.execute("SELECT count(*) FROM labelled").fetchone()
+(0,)
+>>> opened.close()
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hotswap.records import schema
+from hotswap.records.files import LABELS, Location, Part, segments
+from hotswap.records.segments import read_segment
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+MEMORY_MB: Final = 512
+
+
+class Opened:
+    """``sql``: a DuckDB connection with the views ``records``, ``labels`` and ``labelled``.
+
+    ``columns``: name -> type of ``records``. ``skipped``: what could not be read, in sentences.
+    ``labelled`` leaves out ids that several requests carry: they are ambiguous.
+    """
+
+    def __init__(self, sql: duckdb.DuckDBPyConnection, spill: str) -> None:
+        self.sql = sql
+        self.skipped: list[str] = []
+        self.columns: dict[str, str] = {}
+        self._spill = spill
+
+    def close(self) -> None:
+        """Let go of the memory and of what was spilled."""
+        self.sql.close()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open(
+    root: Path,
+    model: str,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    memory_mb: int = MEMORY_MB,
+    location: str | None = None,
+    verify: bool = False,
+) -> Opened:
+    """Open what there is of a model between two Unix times (``until`` not included).
+
+    ``memory_mb``: what DuckDB may hold; the rest spills to disk. ``location``: where the compacted
+    files are, if not below ``root``. ``verify``: check every page of every file first, and leave
+    damaged ones out: for when a query said that one is.
+    """
+    import duckdb
+
+    place = Location(root, location)
+    spill = tempfile.mkdtemp(prefix="hotswap-records-")
+    sql = duckdb.connect(
+        config={
+            "memory_limit": f"{memory_mb}MB",
+            "temp_directory": spill,
+            "preserve_insertion_order": False,
+            "threads": 2,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    opened = Opened(sql, spill)
+    try:
+        sql.execute("SET TimeZone = 'UTC'")
+        if place.remote:
+            sql.register_filesystem(place.fs)
+        parts = _sound(place, place.parts(model, since, until), opened.skipped, verify)
+        _define(
+            opened, "all_records", schema.fixed(), place, parts, _live(root, model, parts, opened)
+        )
+        sql.execute(
+            f"CREATE VIEW records AS SELECT * FROM all_records WHERE {_between(since, until)}"
+        )
+        parts = _sound(place, place.parts(LABELS), opened.skipped, verify)
+        _define(
+            opened, "all_labels", schema.labels(), place, parts, _live(root, LABELS, parts, opened)
+        )
+        sql.execute(_LABELS)
+        sql.execute(_LABELLED)
+        described = sql.execute("DESCRIBE records").fetchall()
+        opened.columns = {row[0]: row[1] for row in described}
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+#: The latest label of each row counts: one that is sent again with another value has changed.
+_LABELS: Final = """
+CREATE VIEW labels AS
+SELECT request_id, "row",
+  arg_max(label, received) AS label,
+  arg_max(label_text, received) AS label_text,
+  arg_max(reward, received) AS reward,
+  max(received) AS received
+FROM all_labels GROUP BY request_id, "row"
+"""
+_LABELLED: Final = """
+CREATE VIEW labelled AS
+SELECT r.*, l.label, l.label_text, l.reward, l.received
+FROM records r JOIN labels l ON r.request_id = l.request_id AND r."row" = l."row"
+QUALIFY count(*) OVER (PARTITION BY r.request_id, r."row") = 1
+"""
+
+
+def _between(since: float | None, until: float | None) -> str:
+    tests = []
+    if since is not None:
+        tests.append(f"epoch_us(time) >= {int(since * 1e6)}")
+    if until is not None:
+        tests.append(f"epoch_us(time) < {int(until * 1e6)}")
+    return " AND ".join(tests) or "true"
+
+
+def _live(root: Path, model: str, parts: Sequence[Part], opened: Opened) -> list[pa.Table]:
+    """What is in segments that were not compacted yet, a table a schema."""
+    import pyarrow as pa
+
+    tables: dict[str, list[pa.RecordBatch]] = {}
+    for segment in segments(root, model):
+        if any(part.holds(segment.number, segment.number, segment.schema) for part in parts):
+            continue  # it is compacted, and about to go
+        read = read_segment(segment.path)
+        if read.problem:
+            opened.skipped.append(read.problem)
+        if read.batches:
+            tables.setdefault(segment.schema, []).extend(read.batches)
+    return [pa.Table.from_batches(batches) for batches in tables.values()]
+
+
+def _define(
+    opened: Opened,
+    name: str,
+    columns: pa.Schema,
+    place: Location,
+    parts: Sequence[Part],
+    live: Iterable[pa.Table],
+) -> None:
+    """A view over all of it; a table without rows where there is nothing."""
+    sql = opened.sql
+    sql.register(f"{name}_none", columns.empty_table())
+    sources = [f"SELECT * FROM {name}_none"]
+    if parts:
+        listed = ", ".join(quoted(place.url(part.path)) for part in parts)
+        sources.append(
+            f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        )
+    for number, table in enumerate(live):
+        sql.register(f"{name}_{number}", table)
+        sources.append(f"SELECT * FROM {name}_{number}")
+    sql.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(sources)}")
+
+
+def quoted(text: str) -> str:
+    """A string as SQL has it.
+
+    >>> quoted("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def named(name: str) -> str:
+    """A column's name as SQL has it.
+
+    >>> named("input_mean radius")
+    '"input_mean radius"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _sound(place: Location, parts: Sequence[Part], skipped: list[str], verify: bool) -> list[Part]:
+    """Those that can be read; the others are named."""
+    sound = []
+    for part in parts:
+        problem = check_part(place, part, verify)
+        if problem:
+            skipped.append(problem)
+        else:
+            sound.append(part)
+    return sound
+
+
+def check_part(place: Location, part: Part, verify: bool) -> str:
+    """Why a compacted file cannot be read, "" if it can. ``verify``: page by page."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    name = part.path.rpartition("/")[2]
+    try:
+        with place.fs.open(part.path, "rb") as source:
+            file = parquet.ParquetFile(source, page_checksum_verification=verify)
+            if verify:
+                for batch in file.iter_batches(batch_size=65_536):
+                    batch.validate()
+    except FileNotFoundError:
+        return f"{name} went away"
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return f"{name} is damaged ({' '.join(str(error).split())[:120]})"
+    return ""
+
+
+def write_parquet(
+    root: Path, model: str, table: pa.Table, number: int | None = None, location: str | None = None
+) -> str:
+    """Write a table of records (or labels) as compacted files, by day; their last path.
+
+    ``number``: of the segments that it stands for; the next free one if None.
+    """
+    import pyarrow.compute as pc
+
+    from hotswap.records.compact import write_part
+
+    place = Location(root, location)
+    when = "received" if model == LABELS else "time"
+    if number is None:
+        taken = [part.last for part in place.parts(model)]
+        number = max(taken, default=0) + 1
+    days = pc.strftime(table[when], "%Y-%m-%d")
+    path = ""
+    for day in sorted(set(days.to_pylist())):
+        rows = table.filter(pc.equal(days, day))
+        path = write_part(place, model, day, number, number, rows)
+    return path
+
+
+__all__ = [
+    "MEMORY_MB", "Opened", "check_part", "named", "open", "quoted", "write_parquet",
+]  # fmt: skip
