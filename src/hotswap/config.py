@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
@@ -32,9 +33,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from hotswap.core.registry_wishes import challenge
 from hotswap.core.spec import Limits
 from hotswap.core.strategy import RolloutDefaults
-from hotswap.errors import ConfigError
+from hotswap.core.uris import check_prefix
+from hotswap.errors import BadInput, ConfigError
 
 PREFIX = "HOTSWAP_"
 LIMIT = "limit_"
@@ -126,9 +129,43 @@ def _web_address(value: str) -> str:
     return value
 
 
+def _prefix(value: str) -> str:
+    try:
+        return check_prefix(value)
+    except BadInput as error:  # pydantic gathers ValueErrors
+        raise ValueError(error.message) from None
+
+
+def _alias(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", value):
+        raise ValueError("must be an alias as MLflow has them: letters, digits, - and _")
+    return value
+
+
+def _rollout_file(value: object) -> object:
+    """A path stands for what the file holds, so that a later edit of it changes nothing."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return _read_mapping(Path(value).expanduser(), "the file of a rollout")
+    except ConfigError as error:
+        raise ValueError(error.message) from None
+
+
+def _plain_address(value: str) -> str:
+    if urlsplit(_web_address(value)).username is not None:
+        raise ValueError(
+            "must hold no user or password: give them as MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment"
+        )
+    return value.rstrip("/")
+
+
 Folder = Annotated[Path, AfterValidator(_absolute)]
 Folders = Annotated[tuple[Folder, ...], BeforeValidator(_items)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
+Prefixes = Annotated[tuple[Annotated[str, AfterValidator(_prefix)], ...], BeforeValidator(_items)]
+Alias = Annotated[str, AfterValidator(_alias)]
 Digests = Annotated[tuple[Annotated[str, AfterValidator(_digest)], ...], BeforeValidator(_items)]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -232,6 +269,20 @@ class Settings(BaseSettings):
         (),
         description="Folders, beside the models folder, that versions may be registered from.",
     )
+    allow_uri: Prefixes = Field(
+        (),
+        description="Where versions may be fetched from, as prefixes such as s3://models/ or "
+        "gs://models/fraud. What lies elsewhere is refused. Needs the extra `s3` or `gcs`.",
+    )
+    fetch_mb: Count = Field(
+        65536, description="Most MiB that a version fetched from elsewhere may have."
+    )
+    fetch_files: Count = Field(
+        10_000, description="Most files that a version fetched from elsewhere may have."
+    )
+    fetch_seconds: PositiveSeconds = Field(
+        1800.0, description="Most time that fetching a version from elsewhere may take."
+    )
     allow_unvalidated: bool = Field(
         False,
         description="Serve versions whose inputs neither the artifact nor version.yaml nor "
@@ -318,6 +369,57 @@ class Settings(BaseSettings):
         5.0,
         description="Most time that one reading may take; one that takes longer is an outage, "
         "which holds the rollouts that need it.",
+    )
+    registry: Literal["mlflow"] | None = Field(
+        None,
+        description="Model registry that says which versions serve: `mlflow`. The version with "
+        "`registry_stable_alias` (without any alias: in stage Production) is made the active "
+        "one, and the version with `registry_candidate_alias` (Staging) is tried in a "
+        "champion/challenger rollout. Needs `tracking_uri` and the extra `mlflow`.",
+    )
+    tracking_uri: Annotated[str, AfterValidator(_plain_address)] | None = Field(
+        None,
+        description="Address of the MLflow tracking server, such as http://127.0.0.1:5000. "
+        "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN and the like are "
+        "read from the environment.",
+    )
+    registry_models: Names = Field(
+        (),
+        description="Names of the registered models that are followed. Default: every one in "
+        "which a version has `registry_stable_alias`, or is in stage Production.",
+    )
+    registry_poll_seconds: Annotated[PositiveSeconds, Field(le=86400)] = Field(
+        30.0,
+        description="How often the registry is asked, give or take a tenth.",
+    )
+    registry_stable_alias: Alias = Field(
+        "champion", description="Alias of the version that is to be the active one."
+    )
+    registry_candidate_alias: Alias = Field(
+        "challenger", description="Alias of the version that is to be tried beside it."
+    )
+    registry_percentage: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] = Field(
+        10.0,
+        description="Percentage of the requests that the candidate of the registry answers; both "
+        "versions see all of them.",
+    )
+    registry_rollout: Annotated[dict[str, Any], BeforeValidator(_rollout_file)] | None = Field(
+        None,
+        description="YAML or JSON file with more of the rollouts that the registry's candidates "
+        "are tried in: `config`, `guardrails`, `objectives`, durations and so on, as in the body of "
+        "`POST /api/v1/rollouts`. In the configuration file, the keys themselves.",
+    )
+    registry_write: bool = Field(
+        False,
+        description="Tell the registry what was decided: a promotion moves "
+        "`registry_stable_alias`, and the version gets the tags hotswap.verdict, hotswap.rollout "
+        "and hotswap.report.",
+    )
+    registry_webhook_secret: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
+        None,
+        description="Secret of the registry's webhooks. With it, POST /api/v1/registry/webhook "
+        "takes them, signed, and asks the registry at once. Better given as "
+        "HOTSWAP_REGISTRY_WEBHOOK_SECRET than as a flag.",
     )
     poll_seconds: PositiveSeconds = Field(
         2.0, description="How often the models folder is looked at for new versions."
@@ -435,7 +537,30 @@ class Settings(BaseSettings):
             raise ValueError(
                 "prometheus_token and a user in prometheus_url are two ways to log in: give one"
             )
+        self._refuse_half_registry()
         return self
+
+    def _refuse_half_registry(self) -> None:
+        if self.registry is None:
+            if self.tracking_uri is not None:
+                raise ValueError("tracking_uri is given, and no registry: add --registry mlflow")
+            for name, field in type(self).model_fields.items():
+                if name.startswith("registry_") and getattr(self, name) != field.default:
+                    raise ValueError(f"{name} is given, and no registry: add --registry mlflow")
+            return
+        if self.tracking_uri is None:
+            raise ValueError(
+                "registry is given, and no tracking_uri: say where it is with --tracking-uri"
+            )
+        if self.registry_stable_alias == self.registry_candidate_alias:
+            raise ValueError(
+                f"registry_stable_alias and registry_candidate_alias are both "
+                f"{self.registry_stable_alias!r}: a version is the one or the other"
+            )
+        try:
+            challenge("model", "1", self.registry_percentage, self.registry_rollout)
+        except BadInput as error:
+            raise ValueError(f"registry_rollout cannot be used: {error.message}") from None
 
     def limits(self) -> Limits:
         """What a data-plane worker accepts."""
@@ -465,10 +590,19 @@ class Settings(BaseSettings):
         token = self.prometheus_token
         return None if token is None else token.get_secret_value()
 
+    def webhook_secret(self) -> str | None:
+        """The registry's webhooks' secret in clear, or None."""
+        secret = self.registry_webhook_secret
+        return None if secret is None else secret.get_secret_value()
+
     def to_json(self) -> str:
         """Every value, tokens in clear: only for a private pipe to a child process."""
         plain = self.model_dump(mode="json")
-        secrets = {"token": self.secret(), "prometheus_token": self.prometheus_secret()}
+        secrets = {
+            "token": self.secret(),
+            "prometheus_token": self.prometheus_secret(),
+            "registry_webhook_secret": self.webhook_secret(),
+        }
         return json.dumps(plain | secrets)
 
     @classmethod
@@ -497,6 +631,33 @@ def child_environment() -> dict[str, str]:
     }
 
 
+# What the libraries that fetch versions find their credentials and endpoints by. Only control
+# and its fetching process are given them: no worker, no host, no job that may run a model's code.
+_CREDENTIALS = (
+    "AWS_", "GOOGLE_", "GCSFS_", "FSSPEC_", "MLFLOW_", "STORAGE_EMULATOR_HOST",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+# Short, where the user says nothing: who asks again soon need not be patient. And all through the
+# tracking server, which never sends us to another address.
+_MLFLOW = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def credentials() -> dict[str, str]:
+    """What of the environment is for fetching versions alone."""
+    return {name: v for name, v in os.environ.items() if name.startswith(_CREDENTIALS)}
+
+
+def fetching_environment() -> dict[str, str]:
+    """The environment of the process that fetches versions and speaks with registries."""
+    return child_environment() | _MLFLOW | credentials()
+
+
 def machine_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
     """The memory, in bytes, that this machine or this container has."""
     try:
@@ -509,22 +670,27 @@ def machine_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
         return total
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file. Raises `ConfigError` for what it cannot mean."""
+def _read_mapping(path: Path, what: str) -> dict[str, Any]:
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"the configuration file {path} cannot be read: {reason}") from None
+        raise ConfigError(f"{what} {path} cannot be read: {reason}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
-        raise ConfigError(f"the configuration file {path} is not valid YAML: {line}") from None
+        raise ConfigError(f"{what} {path} is not valid YAML: {line}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"the configuration file {path} must hold settings, as 'name: value'")
+        raise ConfigError(f"{what} {path} must hold settings, as 'name: value'")
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises `ConfigError` for what it cannot mean."""
+    content = _read_mapping(path, "the configuration file")
     limits = content.pop("limits", None) or {}
     if not isinstance(limits, dict):
         raise ConfigError(f"'limits' in {path} must hold limits, as 'name: value'")

@@ -19,8 +19,9 @@ import structlog
 
 from hotswap.app import logs, platform
 from hotswap.app.clock import SystemClock
-from hotswap.config import Settings
-from hotswap.control.jobs import JobRunner
+from hotswap.config import Settings, fetching_environment
+from hotswap.control.fetching import Fetching, FetchPolicy
+from hotswap.control.jobs import KEEP_SECONDS, JobRunner
 from hotswap.control.node import Node
 from hotswap.control.service import Service
 from hotswap.control.warming import Policy
@@ -33,6 +34,8 @@ from hotswap.sources.folder import FolderSource
 
 _TICK_SECONDS = 1.0
 _STORE_RETRY_SECONDS = 2.0
+#: How long the process that speaks with a registry is kept: its libraries take seconds to import.
+_REGISTRY_SECONDS = 3600.0
 
 
 def _release() -> str:
@@ -81,6 +84,17 @@ def make_policy(settings: Settings, runtime_dir: str = "") -> Policy:
     )
 
 
+def make_fetch_policy(settings: Settings) -> FetchPolicy:
+    """What may be fetched from elsewhere."""
+    return FetchPolicy(
+        prefixes=settings.allow_uri,
+        tracking_uri=settings.tracking_uri,
+        most_bytes=settings.fetch_mb * 1024 * 1024,
+        most_files=settings.fetch_files,
+        seconds=settings.fetch_seconds,
+    )
+
+
 class ControlProcess:
     """Wires the process."""
 
@@ -107,9 +121,11 @@ class ControlProcess:
         logs.configure(settings.log_level, settings.log_format, "control")
         log = structlog.get_logger("hotswap.control")
         jobs = JobRunner([sys.executable])
+        keep = _REGISTRY_SECONDS if settings.registry else KEEP_SECONDS
+        fetch_jobs = JobRunner([sys.executable], keep, fetching_environment)
         store = make_store(settings)
         sources = make_sources(settings)
-        service = self._make(settings, snapshot, store, jobs, sources)
+        service = self._make(settings, snapshot, store, jobs, sources, fetch_jobs)
         self._tasks = [
             asyncio.create_task(self._serve(settings, service)),
             asyncio.create_task(self._work(settings, service)),
@@ -127,6 +143,7 @@ class ControlProcess:
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._tasks[0], 2.0)
         await jobs.close()
+        await fetch_jobs.close()
         for source in sources.values():
             await source.close()
         with contextlib.suppress(StoreError):
@@ -165,6 +182,7 @@ class ControlProcess:
         store: Store,
         jobs: JobRunner,
         sources: dict[str, MetricSource],
+        fetch_jobs: JobRunner,
     ) -> Service:
         assert self._node is not None
         roots = tuple(
@@ -185,6 +203,7 @@ class ControlProcess:
             memory_of=platform.own_memory,
             info=lambda: self._info(settings, snapshot),
             sources=sources,
+            fetching=Fetching(fetch_jobs, make_fetch_policy(settings), settings.state_dir, roots),
         )
         self._service = service
         for message in self._early:

@@ -18,11 +18,13 @@ import select
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hotswap.app.job_remote import FetchRequest, LookRequest, TellRequest, fetch, look, tell
 from hotswap.core.spec import Artifact, Ingested, Json, VersionSettings
 from hotswap.errors import BadInput, HotswapError, LoadError, UntrustedCode
 
@@ -63,7 +65,7 @@ class DiscardRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="discard
     state_dir: str
 
 
-Request = IngestRequest | ConvertRequest | DiscardRequest
+Request = IngestRequest | ConvertRequest | DiscardRequest | FetchRequest | LookRequest | TellRequest
 
 
 def main() -> None:
@@ -101,6 +103,12 @@ def _answer(line: bytes, answers: IO[bytes]) -> None:
         elif isinstance(request, ConvertRequest):
             taken, report = convert(request)
             result = {"ingested": taken, "report": report}
+        elif isinstance(request, FetchRequest):
+            result = fetch(request, _progress(request.id, answers))
+        elif isinstance(request, LookRequest):
+            result = look(request)
+        elif isinstance(request, TellRequest):
+            result = tell(request)
         else:
             result = _discard(request)
         answer: dict[str, object] = {"id": request_id, "ok": result}
@@ -124,14 +132,6 @@ def _ingest(request: IngestRequest, answers: IO[bytes]) -> object:
     from hotswap.plugins import find_runtime
     from hotswap.sources.ingest import ingest
 
-    told = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal told
-        if done - told >= _PROGRESS_BYTES:
-            told = done
-            _write(answers, {"id": request.id, "progress": [done, total]})
-
     return ingest(
         request.source,
         Path(request.state_dir),
@@ -140,8 +140,21 @@ def _ingest(request: IngestRequest, answers: IO[bytes]) -> object:
         wanted_runtime=request.runtime,
         overrides=request.overrides,
         in_place=request.in_place,
-        progress=progress,
+        progress=_progress(request.id, answers),
     )
+
+
+def _progress(id: int, answers: IO[bytes]) -> Callable[[int, int], None]:
+    """Tells of bytes done, once in a while."""
+    told = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if done - told >= _PROGRESS_BYTES:
+            told = done
+            _write(answers, {"id": id, "progress": [done, total]})
+
+    return progress
 
 
 def convert(request: ConvertRequest) -> tuple[Ingested, ParityReport]:

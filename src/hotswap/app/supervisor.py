@@ -23,7 +23,7 @@ from hotswap.app.processes import Backoff, Watch, describe_exit, pair, reap_stra
 from hotswap.app.publisher import Publisher
 from hotswap.app.sockets import bind_one, bind_slots
 from hotswap.app.workers import Workers
-from hotswap.config import Settings
+from hotswap.config import Settings, credentials
 from hotswap.errors import ConfigError, HotswapError
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
@@ -69,9 +69,8 @@ class Control:
     async def start(self) -> None:
         ours, theirs = pair()
         arguments = [f"--channel={theirs.fileno()}", f"--listener={self._listener.fileno()}"]
-        process = start(
-            "hotswap.app.control", arguments, [theirs.fileno(), self._listener.fileno()]
-        )
+        descriptors = [theirs.fileno(), self._listener.fileno()]
+        process = start("hotswap.app.control", arguments, descriptors, credentials())
         theirs.close()
         process.returncode = 0  # the watch collects it, not the Popen object
         self.watch = Watch(process.pid, self._exited)

@@ -53,9 +53,12 @@ class Control(Protocol):
         version: str,
         *,
         force: bool = False,
+        replace: bool = False,
         idempotency_key: str | None = None,
     ) -> SwitchView:
-        """Answers when flipped. ``model`` None: the only model."""
+        """Answers when flipped. ``model`` None: the only model. ``replace``: a running rollout goes
+        back first; ``force``: that, and whatever its signature.
+        """
         ...
 
     async def rollback(self, model: str, *, idempotency_key: str | None = None) -> SwitchView: ...

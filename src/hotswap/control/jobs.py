@@ -45,10 +45,17 @@ class JobRunner:
     The process ends ``keep_seconds`` after its last job. If it dies, the job that it did fails
     with a `LoadError` that says how, and the next job starts a new one. Cancelling a job kills the
     process; what it had not finished is cleared away by the next. ``python`` is the interpreter
-    with its options, for example ``[sys.executable]``. Used from one event loop.
+    with its options, for example ``[sys.executable]``; ``environment`` gives the process's. Used
+    from one event loop.
     """
 
-    def __init__(self, python: Sequence[str], keep_seconds: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self,
+        python: Sequence[str],
+        keep_seconds: float = KEEP_SECONDS,
+        environment: Callable[[], Mapping[str, str]] = child_environment,
+    ) -> None:
+        self._environment = environment
         self._command = (*python, *_MODULE)
         self._keep_seconds = keep_seconds
         self._process: asyncio.subprocess.Process | None = None
@@ -116,6 +123,16 @@ class JobRunner:
         }
         return await self._run(f"removing {artifact.digest}", request, bool, None)
 
+    async def run(
+        self,
+        what: str,
+        request: Mapping[str, object],
+        kind: type[_Kind],
+        progress: Progress | None = None,
+    ) -> _Kind:
+        """Have any request of `hotswap.app.job` done; ``what`` it is, for people, if that fails."""
+        return await self._run(what, dict(request), kind, progress)
+
     async def close(self) -> None:
         """End the process; jobs that wait or run fail. May be called again."""
         self._closed = True
@@ -154,7 +171,7 @@ class JobRunner:
                     *self._command,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    env=child_environment(),
+                    env=self._environment(),
                     limit=_LONGEST_ANSWER,
                     process_group=0,  # a terminal's Ctrl-C is not for it
                 )

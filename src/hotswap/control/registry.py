@@ -12,11 +12,13 @@ import msgspec
 import structlog
 
 from hotswap.control.catalogue import Catalogue
+from hotswap.control.fetching import Fetching
 from hotswap.control.jobs import JobRunner
 from hotswap.control.warming import Policy
 from hotswap.core.lifecycle import VersionDocument
 from hotswap.core.naming import check_name, natural_key, next_version
 from hotswap.core.spec import Ingested, VersionRecord
+from hotswap.core.uris import is_remote
 from hotswap.errors import BadInput, Conflict, HotswapError, LoadError, NotFound
 from hotswap.ports import Clock
 
@@ -36,7 +38,9 @@ class Registry:
         roots: Sequence[Path],
         published: Callable[[], Mapping[str, int]],
         tell: Callable[..., None] = lambda *_, **__: None,
+        fetching: Fetching | None = None,
     ) -> None:
+        self._fetching = fetching
         self._published = published
         self._tell = tell
         self._catalogue = catalogue
@@ -130,13 +134,30 @@ class Registry:
             check_name("version", version)
         if compile not in (None, "onnx"):
             raise BadInput(f"compile {compile!r} does not exist; there is 'onnx'")
+        if not is_remote(uri):
+            return await self._register(
+                model, version, uri, uri, runtime=runtime, metadata=metadata, changelog=changelog,
+                in_place=in_place, compile=compile, who=who, roots=self._roots,
+            )  # fmt: skip
+        if self._fetching is None:
+            raise BadInput("only 'hotswap serve' fetches versions from elsewhere: give a path")
+        if in_place:
+            raise BadInput("what is fetched cannot be served in place: leave in_place out")
+        # Without the lock: a slow store must not bar what lies here.
+        async with self._fetching.fetched(uri) as (fetched, folder):
+            return await self._register(
+                model, version, fetched.path, fetched.uri, runtime=runtime,
+                metadata={**fetched.origin, **metadata}, changelog=changelog or fetched.description,
+                in_place=False, compile=compile, who=who, roots=(folder, *self._roots),
+            )  # fmt: skip
+
+    async def _register(
+        self, model: str, version: str | None, source: str, uri: str, **more: Any
+    ) -> VersionDocument:
         async with self._lock:
             if version is None:
                 version = next_version(self._catalogue.used(model))
-            return await self._take(
-                model, version, uri, runtime=runtime, metadata=metadata, changelog=changelog,
-                in_place=in_place, compile=compile, who=who, roots=self._roots,
-            )  # fmt: skip
+            return await self._take(model, version, source, recorded=uri, **more)
 
     async def _take(
         self,
@@ -152,6 +173,7 @@ class Registry:
         who: str,
         roots: Sequence[Path],
         activate: bool = False,
+        recorded: str | None = None,
     ) -> VersionDocument:
         overrides = {"compile": compile} if compile is not None else None
         ingested = await self._jobs.ingest(
@@ -176,7 +198,7 @@ class Registry:
             version=version,
             artifact=ingested.artifact,
             settings=ingested.settings,
-            uri=uri,
+            uri=recorded or uri,
             metadata={**ingested.settings.metadata, **metadata},
             changelog=changelog or ingested.settings.changelog,
             created_at=self._clock.wall(),

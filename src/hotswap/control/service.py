@@ -13,6 +13,7 @@ import structlog
 
 from hotswap.control.catalogue import Catalogue
 from hotswap.control.events import Events
+from hotswap.control.fetching import Fetching
 from hotswap.control.holding import Holding
 from hotswap.control.jobs import JobRunner
 from hotswap.control.node import Node
@@ -60,6 +61,7 @@ class Service:
         readiness: str = "stable",
         sources: Mapping[str, MetricSource] | None = None,
         rollout_defaults: RolloutDefaults | None = None,
+        fetching: Fetching | None = None,
     ) -> None:
         self._node = node
         self._store = store
@@ -78,6 +80,7 @@ class Service:
             roots,
             lambda: {table.model: table.index for table in node.tables.values()},
             events.tell,
+            fetching,
         )
         self._upkeep = Upkeep(
             node, self._catalogue, clock, memory_of, policy.memory_budget, self.stats
@@ -182,6 +185,7 @@ class Service:
         version: str,
         *,
         force: bool = False,
+        replace: bool = False,
         idempotency_key: str | None = None,
     ) -> SwitchView:
         """Make a version the active one; answers when flipped (see `Control.switch`)."""
@@ -191,7 +195,7 @@ class Service:
         repeated = self._operations.repeated(idempotency_key, "switch", name, version)
         if repeated is not None:
             return repeated
-        await self._make_way(name, f"a switch to {version}", force)
+        await self._make_way(name, f"a switch to {version}", force or replace)
         return await self._switching.change(name, version, "switch", force, idempotency_key)
 
     async def _make_way(self, model: str, what: str, force: bool) -> None:

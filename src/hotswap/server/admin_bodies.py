@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from hotswap.core.naming import check_name
+from hotswap.core.uris import is_remote
 from hotswap.errors import BadInput
 
 _AT_ONCE = "this route switches at once; send strategies to POST /api/v1/rollouts"
@@ -67,7 +68,7 @@ def _check_values(value: Any) -> None:
 
 
 def local_path(uri: str) -> str:
-    """The path that ``uri`` means: a plain path or ``file:///…``.
+    """The path that ``uri`` means: a plain path or ``file:///…``; what is to be fetched, as it is.
 
     Raises `ValueError` naming the scheme of any other.
 
@@ -80,10 +81,12 @@ def local_path(uri: str) -> str:
     if match is None or len(match[1]) == 1:  # one letter: a drive
         return uri
     scheme = match[1].lower()
+    if is_remote(uri):
+        return uri
     if scheme != "file":
         raise ValueError(
             f"{scheme}: URIs are not supported by this release: give a path that the server can "
-            "read, plain or as file:///path"
+            "read, plain or as file:///path, or an s3://, gs:// or models:/ URI"
         )
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
@@ -110,7 +113,8 @@ class RegisterBody(Body):
         None, description="Its id, which is never reused; without it, the next vN."
     )
     uri: Annotated[StrictStr, AfterValidator(local_path)] = Field(
-        description="The artifact's file or folder, on the server, within the allowed roots.",
+        description="The artifact's file or folder: a path on the server, within the allowed "
+        "roots, or an s3://, gs:// or models:/ URI that the server may fetch.",
         examples=["/models/fraud/v3"],
     )
     runtime: StrictStr | None = Field(

@@ -151,6 +151,7 @@ class FakeControl(FakeRollouts):
         version: str,
         *,
         force: bool = False,
+        replace: bool = False,
         idempotency_key: str | None = None,
     ) -> SwitchView:
         self._fail()
