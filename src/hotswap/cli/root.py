@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hotswap.cli import models, output, predict, rollout, serve, traffic
+from hotswap.cli import (
+    apply,
+    models,
+    output,
+    plan,
+    predict,
+    rollout,
+    serve,
+    traffic,
+)
 from hotswap.errors import HotswapError
 
 # Typer re-exports this class's children alone.
@@ -96,5 +105,7 @@ def _root(
 serve.register(app)
 traffic.register(app)
 predict.register(app)
+plan.register(app)
+apply.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(rollout.app, name="rollout")

@@ -124,4 +124,6 @@ def _version_view(
         uri=record.uri,
         created_at=record.created_at,
         created_by=record.created_by,
+        steady_ms=report.steady_seconds * 1e3 if report and report.steady_seconds else None,
+        samples=record.settings.samples is not None,
     )

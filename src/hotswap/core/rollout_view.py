@@ -55,6 +55,7 @@ def rollout_view(
         warnings=rollout.warnings,
         series=tuple(series),
         pairs=_pairs(rollout),
+        idempotency_key=rollout.idempotency_key,
     )
 
 

@@ -110,7 +110,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     mirrored, dropped, excluded. ``elapsed_seconds`` since it began, ``step_seconds`` since its step
     began, both without the time that control was away. Times are Unix times. ``series``: how the
     evidence went, for plots. ``pairs``: what both versions said to the same requests, None before
-    there are any.
+    there are any. ``idempotency_key``: what it was started with, or "".
     """
 
     id: str
@@ -140,6 +140,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     series: tuple[PointView, ...] = ()
     pairs: PairView | None = None
+    idempotency_key: str = ""
 
 
 class StepPlan(msgspec.Struct, frozen=True):

@@ -17,6 +17,8 @@ class VersionView(msgspec.Struct, frozen=True):
     not), resident, or "". ``weight``:
     percent. ``instances``: warm hosts; ``memory_bytes``: their own (unshared) memory;
     ``load_seconds``: how long the last load took, warm-up included, None if it is not loaded.
+    ``steady_ms``: what one row took when it was loaded, once it was warm, None if it was not run;
+    ``samples``: it brings sample rows of its own, which it must answer to be loaded.
     ``unvalidated``: it could not be tried out. Times are Unix times, for display.
     """
 
@@ -36,6 +38,8 @@ class VersionView(msgspec.Struct, frozen=True):
     uri: str
     created_at: float
     created_by: str
+    steady_ms: float | None = None
+    samples: bool = False
 
 
 class ModelView(msgspec.Struct, frozen=True):

@@ -134,9 +134,10 @@ class FakeControl(FakeRollouts):
             reason = f"{model}/{version} could not be loaded: ValueError: not a model"
             self._put(model, msgspec.structs.replace(view, state="UNAVAILABLE", reason=reason))
             raise LoadError(reason)
-        warm = {"state": "READY", "instances": 1, "memory_bytes": 8 << 20, "load_seconds": 0.25}
+        warm: dict[str, Any] = {"state": "READY", "instances": 1, "memory_bytes": 8 << 20}
+        warm |= {"load_seconds": 0.25, "steady_ms": 2.0, "role": role}
         weight = 100.0 if role == "stable" else 0.0
-        self._put(model, msgspec.structs.replace(view, role=role, weight=weight, **warm))
+        self._put(model, msgspec.structs.replace(view, weight=weight, **warm))
 
     async def unload(self, model: str, version: str) -> OperationView:
         view = self._version(model, version)

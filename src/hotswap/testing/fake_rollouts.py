@@ -109,7 +109,7 @@ class FakeRollouts(abc.ABC):
         view = RolloutView(
             id, spec.model, spec.version, model.active, spec.strategy, "Preparing", "", "", 0, 1, 0,
             (), {}, (), (), {}, 0.0, 0.0, spec.bake_seconds, spec.alpha, False, 1.7e9, 1.7e9,
-            msgspec.to_builtins(spec),
+            msgspec.to_builtins(spec), idempotency_key=key or "",
         )  # fmt: skip
         self.views[id] = msgspec.structs.replace(view, metrics=(_unknown(view),), counts=_counts())
         if waits:

@@ -222,9 +222,11 @@ def test_only_the_commands_that_exist_are_there(bare: Run) -> None:
         "predict",
         "reload",
         "rollout",
+        "plan",
+        "apply",
     ):
         assert f" {name} " in shown
-    for name in ("feedback", "report", "replay", "plan", "apply", "token", "gateway"):
+    for name in ("feedback", "report", "replay", "token", "gateway"):
         result = bare(name)
         assert result.exit_code == 2
         assert f"error: No such command '{name}'" in result.stderr
@@ -235,7 +237,18 @@ def test_every_command_takes_json(bare: Run) -> None:
     groups = {"models": "list show add remove load unload convert"}
     commands = [[group, name] for group, names in groups.items() for name in names.split()]
     commands += [
-        [name] for name in ["serve", "demo", "check", "reload", "switch", "rollback", "predict"]
+        [name]
+        for name in [
+            "serve",
+            "demo",
+            "check",
+            "reload",
+            "switch",
+            "rollback",
+            "predict",
+            "plan",
+            "apply",
+        ]
     ]
     for command in commands:
         result = bare(*command, "--help")
