@@ -176,7 +176,7 @@ def _first(
 def test_at_the_margin_either_verdict_is_seldom_false() -> None:
     """Looked at a hundred times with the mean exactly at the margin: each is found in under 5 %."""
     rng = np.random.default_rng(2)
-    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
     skewed = [-20, 0, 400]
     chances = [0.25, 0.7375, 0.0125]  # a mean of 0: many small gains, few great losses
     cases: list[tuple[list[int], list[float], Found]] = [
@@ -186,8 +186,8 @@ def test_at_the_margin_either_verdict_is_seldom_false() -> None:
         (skewed, chances, lambda c: promotion_evidence(c, 0.0) >= FOUND),
     ]
     for places, shares, found in cases:
-        flagged = sum(_first(rng, places, shares, found, 100) is not None for _ in range(300))
-        assert flagged / 300 <= limit
+        flagged = sum(_first(rng, places, shares, found, 100) is not None for _ in range(150))
+        assert flagged / 150 <= limit
 
 
 def test_a_tiny_difference_between_buckets_is_no_evidence() -> None:

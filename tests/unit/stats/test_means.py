@@ -100,10 +100,10 @@ def _rewards(rng: np.random.Generator, of: int, mean: float) -> dict[int, int]:
 
 
 def _share_found(seed: int, ours: float, stable: float, delta: float, *, promote: bool) -> float:
-    """Of 120 rollouts at 30 % with 20 looks, those in which it is found."""
+    """Of 80 rollouts at 30 % with 20 looks, those in which it is found."""
     rng = np.random.default_rng(seed)
     found, test = 0, promotion_evidence if promote else rollback_evidence
-    for _ in range(120):
+    for _ in range(80):
         candidate: dict[int, int] = {}
         baseline: dict[int, int] = {}
         for _ in range(20):
@@ -113,12 +113,12 @@ def _share_found(seed: int, ours: float, stable: float, delta: float, *, promote
             if test([cell], 0.2, delta) >= FOUND:
                 found += 1
                 break
-    return found / 120
+    return found / 80
 
 
 def test_at_the_margin_either_verdict_is_seldom_false() -> None:
     """Equal arms, and arms exactly at the margin, with a frozen mean that is twice the true one."""
-    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 120)
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 80)
     assert _share_found(1, 0.1, 0.1, 0.0, promote=False) <= limit
     assert _share_found(2, 0.12, 0.1, 0.02, promote=False) <= limit
     assert _share_found(3, 0.12, 0.1, 0.02, promote=True) <= limit
