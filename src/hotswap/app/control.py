@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import platform as python_platform
+import secrets
 import signal
 import socket
 import sys
@@ -23,13 +24,15 @@ from hotswap.config import Settings, fetching_environment
 from hotswap.control.fetching import Fetching, FetchPolicy
 from hotswap.control.jobs import KEEP_SECONDS, JobRunner
 from hotswap.control.node import Node
+from hotswap.control.registry_asking import JobAsking, RegistrySpec
+from hotswap.control.registry_sync import RegistrySync
 from hotswap.control.service import Service
 from hotswap.control.warming import Policy
 from hotswap.errors import ConfigError, HotswapError, StoreError
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import Counted, Snapshot, Stop, Tripped, Unready
-from hotswap.ports import MetricSource, Store
+from hotswap.ports import Clock, MetricSource, Store
 from hotswap.sources.folder import FolderSource
 
 _TICK_SECONDS = 1.0
@@ -95,6 +98,27 @@ def make_fetch_policy(settings: Settings) -> FetchPolicy:
     )
 
 
+def make_sync(
+    settings: Settings, service: Service, store: Store, jobs: JobRunner, clock: Clock
+) -> RegistrySync | None:
+    """What follows the model registry that the settings name, if they name one."""
+    if settings.registry is None or settings.tracking_uri is None:
+        return None
+    spec = RegistrySpec(
+        uri=settings.tracking_uri,
+        kind=settings.registry,
+        names=settings.registry_models,
+        poll_seconds=settings.registry_poll_seconds,
+        stable_alias=settings.registry_stable_alias,
+        candidate_alias=settings.registry_candidate_alias,
+        percentage=settings.registry_percentage,
+        rollout=settings.registry_rollout,
+        write=settings.registry_write,
+    )
+    asking = JobAsking(jobs, spec)
+    return RegistrySync(service, asking, store, clock, spec, lambda: secrets.randbelow(1000) / 1000)
+
+
 class ControlProcess:
     """Wires the process."""
 
@@ -126,6 +150,8 @@ class ControlProcess:
         store = make_store(settings)
         sources = make_sources(settings)
         service = self._make(settings, snapshot, store, jobs, sources, fetch_jobs)
+        ask_jobs = JobRunner([sys.executable], keep, fetching_environment)
+        service.sync = make_sync(settings, service, store, ask_jobs, self._clock)
         self._tasks = [
             asyncio.create_task(self._serve(settings, service)),
             asyncio.create_task(self._work(settings, service)),
@@ -144,6 +170,7 @@ class ControlProcess:
             await asyncio.wait_for(self._tasks[0], 2.0)
         await jobs.close()
         await fetch_jobs.close()
+        await ask_jobs.close()
         for source in sources.values():
             await source.close()
         with contextlib.suppress(StoreError):
@@ -228,10 +255,13 @@ class ControlProcess:
         import uvicorn
 
         from hotswap.server.admin import create_app
+        from hotswap.server.admin_registry import WebhookDoor
         from hotswap.server.control_protocol import control_protocol
 
         hosts = (settings.control_host, *settings.allowed_hosts)
-        app = create_app(service, token=settings.secret(), allowed_hosts=hosts)
+        secret = settings.webhook_secret()
+        door = None if secret is None else WebhookDoor(secret, self._clock.wall)
+        app = create_app(service, token=settings.secret(), allowed_hosts=hosts, webhook=door)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", server_header=False,
             timeout_graceful_shutdown=1, http=control_protocol(settings.limits()), ws="none",
@@ -260,6 +290,8 @@ class ControlProcess:
             asyncio.create_task(self._tick(service)),
             asyncio.create_task(service.run_rollouts()),
         ]
+        if service.sync is not None:
+            ticking.append(asyncio.create_task(service.sync.run()))
         for task in ticking:
             task.add_done_callback(self._task_done)
         try:

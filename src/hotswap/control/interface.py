@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
@@ -129,6 +130,14 @@ class Control(Protocol):
 
     async def abort_operation(self, operation: str) -> OperationView:
         """Give up a switch that is still preparing; `Conflict` if it is not."""
+        ...
+
+    async def registry(self) -> RegistryView:
+        """The model registry that is followed; `NotFound` if none is."""
+        ...
+
+    def registry_hint(self) -> None:
+        """Something may have changed in it: it is asked at once. `NotFound` if none is followed."""
         ...
 
     def events(self, after: int | None = None) -> AsyncIterator[EventView]:

@@ -20,6 +20,7 @@ from hotswap.control.node import Node
 from hotswap.control.operations import Operations
 from hotswap.control.readiness import Readiness
 from hotswap.control.registry import Registry
+from hotswap.control.registry_sync import RegistrySync
 from hotswap.control.rollouts import Rollouts
 from hotswap.control.routes import Routes
 from hotswap.control.starting import Starting
@@ -28,6 +29,7 @@ from hotswap.control.upkeep import Upkeep
 from hotswap.control.views import model_view
 from hotswap.control.warming import Policy, Warming
 from hotswap.core.lifecycle import rollback_target
+from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutDefaults
@@ -114,6 +116,8 @@ class Service:
             self._readiness, clock,
         )  # fmt: skip
         self._upkeep.connect(self._routes, self.load, self.unload, self._starting.bring_up)
+        #: what follows a model registry, if one is followed
+        self.sync: RegistrySync | None = None
         self._store_error = "the store is not open yet"
         node.on_wanted = self._upkeep.wanted
 
@@ -358,6 +362,20 @@ class Service:
             await self._routes.republish(model)
         view = await self.model(model)
         return next(v for v in view.versions if v.version == document.record.version)
+
+    async def registry(self) -> RegistryView:
+        return await self._followed().view()
+
+    def registry_hint(self) -> None:
+        self._followed().hint()
+
+    def _followed(self) -> RegistrySync:
+        if self.sync is None:
+            raise NotFound(
+                "this server follows no model registry: start it with --registry mlflow and "
+                "--tracking-uri"
+            )
+        return self.sync
 
     # --- what is shown
 

@@ -237,11 +237,20 @@ def verdict_of(view: RolloutView) -> str | None:
     return {"Completed": "completed", "Failed": "failed", "Degraded": "degraded"}.get(view.phase)
 
 
-def judged(memory: Memory, rollouts: Sequence[RolloutView], numbered: Sequence[str]) -> Memory:
+def judged(
+    memory: Memory,
+    rollouts: Sequence[RolloutView],
+    numbered: Sequence[str],
+    active: str | None,
+    *,
+    write: bool,
+) -> Memory:
     """With letters about what was decided since, of versions that came from the registry.
 
     ``rollouts``: all of the model, the newest first. ``numbered``: the versions that are the
-    registry's own. A promotion moves the stable alias; one that is taken back moves it back.
+    registry's own. ``write``: letters are wanted; else it is only remembered what was decided, so
+    that nothing old is told when they are. A promotion moves the stable alias; one that is taken
+    back moves it back.
     """
     verdicts, letters = dict(memory.verdicts), list(memory.letters)
     for view in reversed(rollouts):
@@ -251,17 +260,21 @@ def judged(memory: Memory, rollouts: Sequence[RolloutView], numbered: Sequence[s
         before = verdicts.get(view.id)
         if before == verdict:
             continue
+        verdicts[view.id] = verdict
+        if not write:
+            continue
         unsent = next((each for each in letters if each.rollout == view.id), None)
         letters = [each for each in letters if each.rollout != view.id]
         move = ("", "")
         if not memory.aliased:
             pass  # stages are the registry's own business
-        elif verdict == "promoted":
+        elif verdict == "promoted" and view.version == active:
             move = (memory.stable or "", view.version)
         elif before == "promoted" and not (unsent and unsent.move_to) and view.stable in numbered:
             move = (view.version, view.stable or "")
+        if move[1]:  # what was to be moved before is overtaken
+            letters = [msgspec.structs.replace(e, move_from="", move_to="") for e in letters]
         letters.append(Letter(view.id, view.version, verdict, *move))
-        verdicts[view.id] = verdict
     kept = {each.id for each in rollouts[:_TOLD]} | {each.rollout for each in letters}
     verdicts = {id: verdict for id, verdict in verdicts.items() if id in kept}
     return msgspec.structs.replace(memory, verdicts=verdicts, letters=tuple(letters))

@@ -17,6 +17,7 @@ from hotswap.errors import BadInput, HotswapError, MethodNotAllowed, NotFound
 from hotswap.server import (
     admin_events,
     admin_models,
+    admin_registry,
     admin_rollouts,
     admin_simple,
     admin_switching,
@@ -24,6 +25,7 @@ from hotswap.server import (
 )
 from hotswap.server.admin_bodies import sentence
 from hotswap.server.admin_events import HEARTBEAT_SECONDS
+from hotswap.server.admin_registry import WebhookDoor
 from hotswap.server.admin_replies import schemas
 from hotswap.server.admin_switching_replies import SWITCHING_REPLIES
 from hotswap.server.errors import error_body, translate
@@ -44,13 +46,15 @@ def create_app(
     token: str | None = None,
     allowed_hosts: Iterable[str] = (),
     heartbeat: float = HEARTBEAT_SECONDS,
+    webhook: WebhookDoor | None = None,
 ) -> FastAPI:
     """The application over ``control``.
 
     ``token`` None: no token is asked for. ``allowed_hosts``: the names and addresses, beside
     loopback, that requests may be addressed to: the address bound (``0.0.0.0`` stands for any
     address) and the operator's own names. ``heartbeat``: after so many seconds without an event
-    its stream shows that it lives.
+    its stream shows that it lives. ``webhook`` verifies those of the model registry, if they are
+    taken.
     """
     app = FastAPI(
         title="hotswap control API",
@@ -65,10 +69,12 @@ def create_app(
     app.state.control = control
     app.state.heartbeat = heartbeat
     app.state.listeners = 0
+    app.state.webhook = webhook
     app.include_router(admin_system.router)
     app.include_router(admin_models.router)
     app.include_router(admin_rollouts.router)
     app.include_router(admin_events.router)
+    app.include_router(admin_registry.router)
     app.include_router(admin_switching.router)
     app.include_router(admin_simple.router)
     app.add_middleware(Guard, token=token, allowed_hosts=tuple(allowed_hosts))

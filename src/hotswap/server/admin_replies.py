@@ -9,6 +9,7 @@ import msgspec
 from fastapi import Request, Response
 
 from hotswap.control.interface import Control
+from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import HotswapError
@@ -115,6 +116,7 @@ REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     Journal,
     PlanView,
     EventView,
+    RegistryView,
     Refused,
     Removed,
     Cleared,

@@ -212,38 +212,37 @@ class MlflowRegistry:
     def tell(self, name: str, letter: Letter, stable: str, report: str) -> Told:
         """Set the tags, and move the alias if it stands where it is to be moved from.
 
-        Done again it changes nothing. ``stable``: the alias; ``report``: the rollout's address.
+        Done again it changes nothing. The verdict comes last: who sees it sees the rest.
+        ``stable``: the alias; ``report``: the rollout's address.
         """
         with _outages():
             try:
-                self._tag(name, letter, report)
+                self._tag(name, letter.version, "hotswap.report", report)
             except Exception as error:
                 if not _is_gone(error):
                     raise
                 return Told(
                     None, False, f"version {letter.version} is not in the registry any more"
                 )
-            if not letter.move_to:
-                return Told(None, False)
-            now = self._stands(name, stable)
-            if now == letter.move_to:
-                return Told(now, True)
-            if now != (letter.move_from or None):
-                return Told(
-                    None, False,
-                    f"the alias {stable!r} was moved to {now or 'nothing'} meanwhile: it is left there",
-                )  # fmt: skip
-            self._client.set_registered_model_alias(name, stable, letter.move_to)
-            return Told(letter.move_to, True)
+            self._tag(name, letter.version, "hotswap.rollout", letter.rollout)
+            answer = self._move(name, letter, stable) if letter.move_to else Told(None, False)
+            self._tag(name, letter.version, "hotswap.verdict", letter.verdict)
+            return answer
 
-    def _tag(self, name: str, letter: Letter, report: str) -> None:
-        tags = {
-            "hotswap.verdict": letter.verdict,
-            "hotswap.rollout": letter.rollout,
-            "hotswap.report": report,
-        }
-        for key, value in tags.items():
-            self._client.set_model_version_tag(name, letter.version, key, value)
+    def _move(self, name: str, letter: Letter, alias: str) -> Told:
+        now = self._stands(name, alias)
+        if now == letter.move_to:
+            return Told(now, True)
+        if now != (letter.move_from or None):
+            left = (
+                f"the alias {alias!r} was moved to {now or 'nothing'} meanwhile: it is left there"
+            )
+            return Told(None, False, left)
+        self._client.set_registered_model_alias(name, alias, letter.move_to)
+        return Told(letter.move_to, True)
+
+    def _tag(self, name: str, version: str, key: str, value: str) -> None:
+        self._client.set_model_version_tag(name, version, key, value)
 
     def _stands(self, name: str, alias: str) -> str | None:
         aliases = self._client.get_registered_model(name).aliases or {}

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from hotswap.core.naming import natural_key, next_version
+from hotswap.core.registry_views import RegistryView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import BadInput, Conflict, HotswapError, LoadError, NotFound
@@ -30,6 +31,8 @@ class FakeControl(FakeRollouts):
         self.counters: list[ModelStats] = []
         self.failure: HotswapError | None = None
         self.unready = ""
+        self.followed: RegistryView | None = None
+        self.hints = 0
         self.details: dict[str, Any] = {
             "version": "0.0",
             "data": "http://127.0.0.1:1",
@@ -215,6 +218,14 @@ class FakeControl(FakeRollouts):
         aborted = msgspec.structs.replace(view, state="aborted", reason="aborted by a person")
         self.done[self.done.index(view)] = aborted
         return aborted
+
+    async def registry(self) -> RegistryView:
+        if self.followed is None:
+            raise NotFound("this server follows no model registry")
+        return self.followed
+
+    def registry_hint(self) -> None:
+        self.hints += 1
 
     async def clear_cache(self) -> list[tuple[str, str]]:
         cleared = []
