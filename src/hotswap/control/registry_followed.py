@@ -56,7 +56,8 @@ class _Failure(msgspec.Struct):
 class Followed:
     """Carries out what the registry says of one model. One `attend` at a time.
 
-    ``save`` keeps a memory in the store; ``report`` gives a rollout's address.
+    ``save`` keeps a memory in the store, where ``saved`` says that it is; ``report`` gives a
+    rollout's address.
     """
 
     def __init__(
@@ -68,8 +69,11 @@ class Followed:
         clock: Clock,
         save: Callable[[Memory], Awaitable[None]],
         report: Callable[[str], str],
+        *,
+        saved: bool = False,
     ) -> None:
         self.memory = memory
+        self._saved = memory if saved else None
         self.listed: Listed | None = None
         self.problem = ""
         self._spec = spec
@@ -142,9 +146,10 @@ class Followed:
             return []
 
     async def _keep(self, memory: Memory) -> None:
-        if memory != self.memory:
-            self.memory = memory  # true at once, whether or not it can be saved
+        self.memory = memory  # true at once, whether or not it can be saved
+        if memory != self._saved:
             await self._save(memory)
+            self._saved = memory
 
     async def _judge(self, rollouts: list[RolloutView]) -> None:
         model = await self._model()

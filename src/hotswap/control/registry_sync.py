@@ -122,7 +122,7 @@ class RegistrySync:
                 )
                 continue
             if not self._spec.names or memory.name in self._spec.names:
-                self._follow(memory)
+                self._follow(memory, saved=True)
 
     async def _listen(self) -> None:
         """A rollout that ends is told of at once, not at the next look."""
@@ -179,10 +179,11 @@ class RegistrySync:
                 log.warning("following the registry", model=name, reason=followed.problem)
         followed.listed = listed
 
-    def _follow(self, memory: Memory) -> Followed:
+    def _follow(self, memory: Memory, *, saved: bool = False) -> Followed:
         followed = Followed(
-            memory, self._spec, self._control, self._asking, self._clock, self._save, self._report
-        )
+            memory, self._spec, self._control, self._asking, self._clock, self._save, self._report,
+            saved=saved,
+        )  # fmt: skip
         self._followed[memory.name] = followed
         return followed
 
