@@ -172,6 +172,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _YamlSource(PydanticBaseSettingsSource):
@@ -421,6 +422,46 @@ class Settings(BaseSettings):
         "takes them, signed, and asks the registry at once. Better given as "
         "HOTSWAP_REGISTRY_WEBHOOK_SECRET than as a flag.",
     )
+    records: Literal["on", "off"] = Field(
+        "on",
+        description="Keep what was predicted, in the state directory: for reports, labels, drift "
+        "and replays. `off` keeps nothing, and takes no labels.",
+    )
+    records_share: Share = Field(
+        1.0, description="Share of the answered requests that are recorded, 0 to 1, at random."
+    )
+    records_inputs: Names = Field(
+        ("all",),
+        description="Inputs that are recorded: `all`, `none`, or the names of columns.",
+    )
+    records_input_share: Share = Field(
+        1.0, description="Share of the recorded requests that are recorded with their inputs."
+    )
+    records_redact: Names = Field((), description="Inputs that are never recorded.")
+    records_hash: Names = Field(
+        (),
+        description="Inputs of which only a keyed hash is recorded: equal values can be told, none "
+        "can be read.",
+    )
+    records_days: Annotated[PositiveSeconds, Field(le=36500)] = Field(
+        30.0, description="Days that records and labels are kept."
+    )
+    records_mb: Count = Field(
+        2048,
+        description="Most MiB that compacted records and labels may take together; the oldest go "
+        "first.",
+    )
+    records_url: str | None = Field(
+        None,
+        repr=False,
+        description="Where compacted records and labels are kept, as fsspec names it, such as "
+        "s3://bucket/prefix. Default: in the state directory.",
+    )
+    label_maturity_seconds: Seconds = Field(
+        86400.0,
+        description="Rollouts that say nothing else: how long after a request its label may "
+        "arrive and still decide. Nothing of a request is counted before that time is over.",
+    )
     poll_seconds: PositiveSeconds = Field(
         2.0, description="How often the models folder is looked at for new versions."
     )
@@ -537,8 +578,21 @@ class Settings(BaseSettings):
             raise ValueError(
                 "prometheus_token and a user in prometheus_url are two ways to log in: give one"
             )
+        self._refuse_records()
         self._refuse_half_registry()
         return self
+
+    def _refuse_records(self) -> None:
+        both = set(self.records_redact) & set(self.records_hash)
+        if both:
+            raise ValueError(f"records_redact and records_hash both name {min(both)!r}: choose one")
+        for word in ("all", "none"):
+            if word in self.records_inputs and len(self.records_inputs) > 1:
+                raise ValueError(f"records_inputs is {word!r} or names of columns, not both")
+        if self.records == "off":
+            for name, field in type(self).model_fields.items():
+                if name.startswith("records_") and getattr(self, name) != field.default:
+                    raise ValueError(f"{name} is given, and records is off: leave one out")
 
     def _refuse_half_registry(self) -> None:
         if self.registry is None:
@@ -583,7 +637,12 @@ class Settings(BaseSettings):
     def rollout_defaults(self) -> RolloutDefaults:
         """What rollouts do where they say nothing."""
         names = RolloutDefaults.__struct_fields__
-        return RolloutDefaults(**{name: getattr(self, f"rollout_{name}") for name in names})
+        return RolloutDefaults(
+            **{
+                name: getattr(self, name if name in type(self).model_fields else f"rollout_{name}")
+                for name in names
+            }
+        )
 
     def prometheus_secret(self) -> str | None:
         """Prometheus' token in clear, or None."""

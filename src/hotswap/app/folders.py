@@ -72,6 +72,7 @@ def runtime_folder() -> Iterator[str]:
     os.replace(unnamed, os.path.join(folder, _RUNTIME_LOCK))
     os.mkdir(os.path.join(folder, "tables"))
     os.mkdir(os.path.join(folder, "tally"))
+    os.mkdir(os.path.join(folder, "rings"))
     try:
         yield folder
     finally:

@@ -19,6 +19,8 @@ from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _NICE: Final = 10
+#: For what may wait for all others.
+LOWEST: Final = 19
 _PR_SET_CHILD_SUBREAPER: Final = 36
 LINUX: bool = sys.platform == "linux"
 _PROC: Path = Path("/proc/self")
@@ -101,10 +103,13 @@ def limit_memory(extra_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, most))  # soft: it may be set again
 
 
-def yield_to_serving() -> None:
+def yield_to_serving(nice: int = _NICE) -> None:
     """Let the processes that answer requests go first, from now on."""
     with contextlib.suppress(OSError):
-        os.nice(_NICE)
+        os.nice(nice)
+    if nice == LOWEST and hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from hotswap.app.hosts import Hosts
 from hotswap.app.last import LastRun
 from hotswap.app.processes import Backoff, Watch, describe_exit, pair, reap_strangers, start
 from hotswap.app.publisher import Publisher
+from hotswap.app.recorders import Recorders, records_spec
 from hotswap.app.sockets import bind_one, bind_slots
 from hotswap.app.workers import Workers
 from hotswap.config import Settings, credentials
@@ -38,6 +39,7 @@ from hotswap.ipc.messages import (
     Preload,
     Publish,
     Published,
+    RecorderInit,
     Snapshot,
     StableOnly,
     StartHost,
@@ -155,6 +157,8 @@ class Supervisor:
         self._control = Control(self, control_socket)
         self._run = secrets.token_hex(4)
         self._counts = Counts(self._control.send)
+        self._records = records_spec(settings)
+        self._recorder = Recorders(self._recorder_init, self.child_ended)
         self._last = LastRun(settings.state_dir / "last.msgpack")
         self._restoring: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -174,7 +178,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self._reload()))
         runtimes = self._restore()
         self._hosts.nurseries.open(runtimes)
-        await asyncio.gather(self._control.start(), self._workers.open())
+        await asyncio.gather(self._control.start(), self._workers.open(), self._recorder.start())
         log.info(
             "serving", data=_url(self._data_address), control=_url(self._control_address),
             workers=len(self._workers.sockets), pid=os.getpid(),
@@ -210,6 +214,7 @@ class Supervisor:
 
     def _pids(self) -> set[int]:
         pids = self._hosts.pids() | self._workers.pids() | set(self._hosts.nurseries.pids)
+        pids |= self._recorder.pids()
         if self._control.watch is not None:
             pids.add(self._control.watch.pid)
         return pids
@@ -360,6 +365,15 @@ class Supervisor:
             started=self._warm,
             tally=tally,
             name=f"{self._run}.{slot}.{number}",
+            records=self._records,
+        )
+
+    def _recorder_init(self) -> RecorderInit | None:
+        if self._records is None:
+            return None
+        settings = self.settings
+        return RecorderInit(
+            self._records, self._runtime_dir, self._run, settings.log_level, settings.log_format
         )
 
     def snapshot(self) -> Snapshot:
@@ -418,10 +432,11 @@ class Supervisor:
             log.warning("the grace time is over: what is in flight is lost")
         self._save_now()  # the last time: what stops from here on was wanted
         self._control.send(Stop())
+        self._recorder.stop()  # the workers are gone: what they noted is in the rings
         self._hosts.stop_all()
         self._hosts.nurseries.close()
         await self._until(
-            lambda: not self._hosts.hosts and not self._control.alive,
+            lambda: not (self._hosts.hosts or self._control.alive or self._recorder.alive),
             max(deadline, loop.time() + 1.0),
         )
         self._kill_all()
@@ -441,6 +456,7 @@ class Supervisor:
 
     def _kill_all(self) -> None:
         self._workers.kill()
+        self._recorder.kill()
         for host in self._hosts.hosts.values():
             if host.watch is not None:
                 host.watch.kill()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -32,9 +35,11 @@ from hotswap.ipc.messages import (
     WorkerInit,
     WorkerSpec,
 )
+from hotswap.ipc.ring import Ring
 from hotswap.ipc.words import HEALTH_WORDS, MODELS, Epoch, Health, Words
 from hotswap.server.app import DataApp
 from hotswap.server.run import DataServer
+from hotswap.serving.notes import Notes
 from hotswap.serving.plane import WorkerPlane
 
 _TICK = 0.05
@@ -73,6 +78,8 @@ class Worker:
                 self._channel.send(Beat())
         if self._server is not None:
             await self._server.close()
+        if self._plane is not None and self._plane.notes is not None:
+            self._plane.notes.flush()
         self._channel.close()
         await asyncio.sleep(0)
         return 0
@@ -119,6 +126,7 @@ class Worker:
             worker=spec.name,
             on_counted=lambda windows: channel.send(Counted(windows)),
             on_tripped=lambda *said: channel.send(Tripped(*said)),
+            notes=self._notes(spec),
         )
         for table in spec.tables:
             plane.install(table)
@@ -135,13 +143,39 @@ class Worker:
             )  # fmt: skip
 
         app = DataApp(
-            plane, spec.limits, token=spec.token, access_log=access if spec.access_log else None
+            plane,
+            spec.limits,
+            token=spec.token,
+            access_log=access if spec.access_log else None,
+            labels=plane.notes.label if plane.notes is not None else None,
         )
         self._server = DataServer(app)
         await self._server.start([self._listener])
         if plane.draining:
             self._drain()
         channel.send(Listening())
+
+    def _notes(self, spec: WorkerSpec) -> Notes | None:
+        """What is noted for the recorder; nothing if records are off or there is no room for a ring."""
+        kept = spec.records
+        if kept is None:
+            return None
+        try:
+            ring = Ring.create(Path(spec.runtime_dir) / "rings" / spec.tally)
+        except OSError as exc:
+            structlog.get_logger("hotswap.worker").error(
+                "there is no room for a ring: this worker's requests are not recorded",
+                reason=exc.strerror or str(exc),
+            )
+            return None
+        return Notes(
+            ring,
+            secret=kept.secret,
+            wall=self._clock.wall,
+            coin=partial(secrets.randbits, 64),
+            share=kept.share,
+            input_share=0.0 if kept.columns == () else kept.input_share,
+        )
 
     def _drain(self) -> None:
         if self._plane is not None:

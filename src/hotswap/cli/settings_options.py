@@ -81,6 +81,8 @@ def _panel(name: str) -> str:
         return "Limits"
     if name in TRUST:
         return "Trust"
+    if name.startswith("records"):
+        return "Records"
     return "Logs" if name in LOGS else "Options"
 
 

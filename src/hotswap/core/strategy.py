@@ -138,6 +138,7 @@ class RolloutDefaults(msgspec.Struct, frozen=True):
     watch_seconds: float = 3600.0
     deadline_seconds: float = 86400.0
     budget_ms: float | None = None
+    label_maturity_seconds: float = 86400.0
 
 
 _DEFAULTS: Final = RolloutDefaults()

@@ -63,6 +63,25 @@ class HostState(msgspec.Struct, frozen=True):
     restarts: int = 0
 
 
+class RecordsSpec(msgspec.Struct, frozen=True):
+    """What is kept of requests. ``share`` of them, ``input_share`` of those with inputs; ``columns``
+    the only inputs that are kept (None: all); ``secret``: with which keys and columns are hashed.
+    ``root``: the folder; ``location``: where compacted files go, None: below it. ``most_bytes`` and
+    ``days``: how much and how long.
+    """
+
+    root: str
+    secret: bytes
+    share: float = 1.0
+    input_share: float = 1.0
+    columns: tuple[str, ...] | None = None
+    redacted: tuple[str, ...] = ()
+    hashed: tuple[str, ...] = ()
+    location: str | None = None
+    days: float = 30.0
+    most_bytes: int = 2 << 30
+
+
 class WorkerSpec(msgspec.Struct, frozen=True):
     """Everything that a worker must know. ``name`` is this process's alone, over all runs."""
 
@@ -80,6 +99,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     started: bool
     tally: str
     name: str = ""
+    records: RecordsSpec | None = None
 
 
 # --- supervisor -> nursery, with the host's channel as an attached descriptor
@@ -138,6 +158,17 @@ class WorkerInit(msgspec.Struct, frozen=True, tag="worker_init"):
     """The first message to a worker."""
 
     spec: WorkerSpec
+
+
+# --- supervisor -> recorder
+class RecorderInit(msgspec.Struct, frozen=True, tag="recorder_init"):
+    """The first message to the recorder. ``run`` names the supervisor: the rings are its own."""
+
+    spec: RecordsSpec
+    runtime_dir: str
+    run: str
+    log_level: str
+    log_format: str
 
 
 class Push(msgspec.Struct, frozen=True, tag="push"):
@@ -283,7 +314,7 @@ class WorkersChanged(msgspec.Struct, frozen=True, tag="workers"):
 Message = (
     Fork | Preload | Forked | Preloaded | Live | Ready | Failed | Stop | Push | Started | Unready
     | Listening | Beat | Ack | Drained | Wanted | StartHost | StopHost | Publish | StableOnly
-    | Tripped | Counted | CountedSaved | WorkerInit | AllWarm | Published | HostChanged | HostGone | Snapshot | WorkersChanged
+    | RecorderInit | Tripped | Counted | CountedSaved | WorkerInit | AllWarm | Published | HostChanged | HostGone | Snapshot | WorkersChanged
 )  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode

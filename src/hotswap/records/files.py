@@ -131,7 +131,7 @@ class Location:
         found = [
             part for part in self._all(model) if lowest <= part.day <= highest
         ]  # fmt: skip
-        return [part for part in without_held(found)]
+        return without_held(found)
 
     def _all(self, model: str) -> Iterator[Part]:
         top = self.path(days_folder(model))

@@ -12,13 +12,21 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hotswap.core.spec import Limits
-from hotswap.errors import BadInput, HotswapError, InvalidOutput, NotFound, Unauthorized
+from hotswap.errors import (
+    BadInput,
+    HotswapError,
+    InvalidOutput,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 from hotswap.ports import Array, DataPlane, Lease
-from hotswap.server import infer, infer_answer, invocations, metadata, predict
+from hotswap.server import feedback, infer, infer_answer, invocations, metadata, predict
 from hotswap.server.asgi import Receive, Scope, Send, serve
 from hotswap.server.bodies import COMPRESS_FROM, compress, decompress
 from hotswap.server.calls import check_type
 from hotswap.server.errors import Origin, translate
+from hotswap.server.feedback import TakeLabels
 from hotswap.server.messages import (
     JSON_TYPE,
     Answer,
@@ -51,7 +59,8 @@ class DataApp:
     """Answers the data plane's routes over a `DataPlane`.
 
     ``token``: what ``Authorization: Bearer`` must carry on all but health routes (None: open).
-    ``access_log``: called after each answer. ``draining``: while true, readiness says no; set
+    ``access_log``: called after each answer. ``labels``: takes in labels and rewards; None where no
+    records are kept. ``draining``: while true, readiness says no; set
     by the server that drains.
     """
 
@@ -62,6 +71,7 @@ class DataApp:
         *,
         token: str | None = None,
         access_log: AccessLog | None = None,
+        labels: TakeLabels | None = None,
     ) -> None:
         self.plane = plane
         self.limits = limits or Limits()
@@ -79,7 +89,9 @@ class DataApp:
             "predict_split": self._predict_split,
             "predict_named": self._predict_named,
             "invocations": self._invocations,
+            "feedback": self._feedback,
         }
+        self._labels = labels
         self._readers: dict[str, Reader] = metadata.readers(self)
 
     async def respond(self, request: Request) -> Answer:
@@ -234,6 +246,19 @@ class DataApp:
 
     async def _predict(self, request: Request, match: Match) -> Answer:
         return await self._features(request, None, None)
+
+    async def _feedback(self, request: Request, match: Match) -> Answer:
+        content_type = request.headers.get(b"content-type", _JSON)
+        if content_type != _JSON:
+            check_type(content_type, _PREDICT_TYPES)
+        if self._labels is None:
+            raise NotFound("This server keeps no records, so that no label could be joined.")
+        labels = feedback.parse(request.body, self.limits)
+        for at in range(0, len(labels), feedback.GROUP):
+            if not self._labels(labels[at : at + feedback.GROUP]):
+                raise Unavailable("Labels come faster than they are written; send these again.", 1)
+        body = b'{"accepted":%d}' % len(labels)
+        return Answer(202, (JSON_TYPE, (b"x-request-id", request.id.encode("ascii"))), body)
 
     async def _predict_stable(self, request: Request, match: Match) -> Answer:
         return await self._features(request, None, None, arm="stable")

@@ -113,6 +113,17 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
     },
     "Predictions": _object(["predictions"], predictions={"type": "array"}),
+    "Feedback": {
+        "description": "one, or a list of these; exactly one of label and reward",
+        **_object(
+            ["request_id"],
+            request_id=_TEXT,
+            row=_WHOLE,
+            label={"description": "the truth; a list has one a row"},
+            reward={"description": "a number; a list has one a row"},
+        ),
+    },
+    "Accepted": _object(["accepted"], accepted=_WHOLE),
     "Document": {"type": "object"},
 }
 
@@ -169,7 +180,7 @@ def _operation(route: Route) -> Schema:
         "summary": route.summary,
         "security": [] if route.open else [{}, {"token": []}],
         "responses": {
-            "200": {
+            "202" if route.handler == "feedback" else "200": {
                 "description": "done",
                 "content": {"application/json": {"schema": _ref(route.answer)}},
             }
@@ -187,7 +198,7 @@ def _operation(route: Route) -> Schema:
         elif route.handler == "invocations":
             content["text/csv"] = {"schema": _TEXT}
         operation["requestBody"] = {"required": route.handler != "index", "content": content}
-    if route.body and route.handler != "index":
+    if route.body and route.handler not in ("index", "feedback"):
         parameters += [
             {"name": name, "in": "header", "required": False, "schema": _TEXT, "description": text}
             for name, text in _HEADERS.items()

@@ -113,6 +113,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         body="Invocations",
         answer="Predictions",
     ),
+    Route(
+        "POST",
+        "/feedback",
+        "feedback",
+        "Labels or rewards of earlier predictions",
+        body="Feedback",
+        answer="Accepted",
+    ),
     Route("GET", "/ping", "ping", "Whether to send requests", open=True, answer="Ready"),
     Route("GET", "/openapi.json", "document", "This document", answer="Document"),
 )

@@ -20,6 +20,7 @@ from hotswap.serving.link import HostLink, Reply
 if TYPE_CHECKING:
     from hotswap.serving.division import Division
     from hotswap.serving.mirror import Pairing
+    from hotswap.serving.notes import Note
     from hotswap.serving.payload import Payload
     from hotswap.serving.route import Route
     from hotswap.serving.windows import OpenWindow
@@ -57,7 +58,8 @@ class Attempt:
     """A `hotswap.serving.link.Promise`. ``began`` and ``budget_ns`` are monotonic nanoseconds.
 
     ``outcome`` is None until it is decided; ``reason`` is then why it is not ok. ``reply`` and
-    ``error`` are what the host gave; a reply that came too late or is not valid is kept.
+    ``error`` are what the host gave; a reply that came too late or is not valid is kept. ``ns``:
+    how long it took until its outcome was decided.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Attempt:
         "division",
         "error",
         "link",
+        "ns",
         "number",
         "outcome",
         "reason",
@@ -92,6 +95,7 @@ class Attempt:
         self.timer: asyncio.TimerHandle | None = None
         self.link: HostLink | None = None
         self.number = 0
+        self.ns = 0
         self._callbacks: list[Callable[[Any], object]] = []
         self._done = False
 
@@ -163,6 +167,7 @@ class Attempt:
     def _decide(self, outcome: Outcome, reason: str, ns: int) -> None:
         self.outcome = outcome
         self.reason = reason
+        self.ns = ns
 
 
 class First(Attempt):
@@ -170,10 +175,10 @@ class First(Attempt):
 
     ``unit`` is the hash of its key, None without one. ``fresh``: the first request of its unit
     that this worker saw. ``timed``: its latency is the arm's own. ``source`` is what a copy of
-    it is made from; set before it is sent.
+    it is made from; set before it is sent. ``note``: what is noted of it for the recorder.
     """
 
-    __slots__ = ("arm", "fresh", "pairing", "source", "timed", "unit", "window")
+    __slots__ = ("arm", "fresh", "note", "pairing", "source", "timed", "unit", "window")
 
     def __init__(
         self,
@@ -191,6 +196,7 @@ class First(Attempt):
         self.unit = unit
         self.timed = True
         self.pairing: Pairing | None = None
+        self.note: Note | None = None
         self.source: tuple[Route, Payload]
         self.fresh = window.assigned(self, arm, unit, division.trial)
 
@@ -202,6 +208,7 @@ class First(Attempt):
     def _decide(self, outcome: Outcome, reason: str, ns: int) -> None:
         self.outcome = outcome
         self.reason = reason
+        self.ns = ns
         self.window.decided(self, ns)
         self.division.decided(self)
 

@@ -30,6 +30,7 @@ from hotswap.serving.inline_links import InlineLink
 from hotswap.serving.inline_runner import InlineRunner
 from hotswap.serving.link import HostLink, Pending, Reply
 from hotswap.serving.mirror import Mirror
+from hotswap.serving.notes import Notes
 from hotswap.serving.payload import Encoder
 from hotswap.serving.recovery import Recovery
 from hotswap.serving.route import Arm, Route
@@ -94,6 +95,7 @@ class SplitLoop:
         self.loop = asyncio.new_event_loop()
         self.coin: Callable[[], int] = partial(secrets.randbits, 64)
         self.encode = Encoder().encode
+        self.notes: Notes | None = None  # an engine keeps no records
         self._limit = queue_rows
         self._on_thread = on_thread
         self._starting = threading.Lock()

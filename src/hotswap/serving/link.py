@@ -38,14 +38,16 @@ class Outputs(list[tuple[str, Array]]):
     """A batch's outputs as the host gave them, decoded once: (name, array of all its rows).
 
     ``sound``: whether all of them passed the checks of a valid answer; None before those.
+    ``shape``: what they look like, once `hotswap.serving.notes` has looked.
     """
 
-    __slots__ = ("rows", "sound")
+    __slots__ = ("rows", "shape", "sound")
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows = rows
         self.sound: bool | None = None
+        self.shape: tuple[object, ...] | None = None
 
 
 class Promise(Protocol):

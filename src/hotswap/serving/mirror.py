@@ -24,6 +24,7 @@ from hotswap.stats.buckets import TIMEOUT, bucket
 if TYPE_CHECKING:
     from hotswap.ipc.tally import Block
     from hotswap.serving.division import Division
+    from hotswap.serving.notes import Note
     from hotswap.serving.plane import WorkerPlane
     from hotswap.serving.route import Route
     from hotswap.serving.windows import OpenWindow
@@ -36,10 +37,11 @@ _now_ns = time.monotonic_ns
 class Pairing:
     """One request that both versions are asked. Compared when both have their outcome."""
 
-    __slots__ = ("_baseline", "_candidate", "_counted", "_mirror", "_window")
+    __slots__ = ("_baseline", "_candidate", "_counted", "_mirror", "_note", "_window")
 
-    def __init__(self, mirror: Mirror, window: OpenWindow) -> None:
+    def __init__(self, mirror: Mirror, window: OpenWindow, note: Note | None = None) -> None:
         self._mirror = mirror
+        self._note = note
         self._window = window
         self._baseline: Attempt | None = None
         self._candidate: Attempt | None = None
@@ -78,6 +80,7 @@ class Pairing:
         pairs = self._window.pairs()
         pairs.total += 1
         ours, theirs = _answer(self._baseline), _answer(self._candidate)
+        self._tell()
         # A copy holds its pairing: without this each would be left to the cycle collector, which
         # stops the loop for milliseconds.
         self._baseline = self._candidate = None
@@ -89,6 +92,16 @@ class Pairing:
             pairs.better += 1
         else:
             pairs.neither += 1
+
+    def _tell(self) -> None:
+        """What both said, for the recorder."""
+        note, self._note = self._note, None
+        if note is None:
+            return
+        for attempt, arm in ((self._baseline, BASELINE), (self._candidate, CANDIDATE)):
+            if attempt is not None:
+                note.said(attempt, attempt.division.arms[arm].entry.version)
+        note.done()
 
 
 def _answer(attempt: Attempt | None) -> dict[str, Array] | None:
@@ -167,6 +180,8 @@ class Mirror:
         if division.trial.breaker.tripped or place(self.plane.coin()) >= split.mirror:
             return
         route, payload = first.source
+        if first.note is not None:
+            first.note.waits += 1
         route.leases += 1  # until it is sent: the request's own lease may be over before that
         self._offered.append((first, route, payload))
         self._schedule()
@@ -196,8 +211,10 @@ class Mirror:
         division = first.division
         window = self.plane.windows.at(division.split, _now_ns())
         if not self._has_room(division, window, payload, CANDIDATE):
+            if first.note is not None:
+                first.note.done()
             return
-        pairing = Pairing(self, window)
+        pairing = Pairing(self, window, first.note)
         pairing.decided(first, candidate=False)
         window.counts.mirrored += 1
         self._send(route, division, payload, division.budget_ns, pairing, CANDIDATE)
@@ -210,7 +227,9 @@ class Mirror:
             return
         if not self._has_room(division, first.window, payload, other):
             return
-        first.pairing = pairing = Pairing(self, first.window)
+        if first.note is not None:
+            first.note.waits += 1
+        first.pairing = pairing = Pairing(self, first.window, first.note)
         first.window.counts.mirrored += 1
         if first.outcome is not None:
             pairing.decided(first, candidate=first.arm == CANDIDATE)

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hotswap.core.routing import HostRef, RouteTable, VersionEntry
 from hotswap.core.signature import Signature
@@ -28,6 +27,7 @@ from hotswap.ports import Array
 from hotswap.serving.attempt import Attempt
 from hotswap.serving.link import HostLink, Pending, Reply
 from hotswap.serving.mirror import Mirror
+from hotswap.serving.notes import Notes
 from hotswap.serving.payload import FAILURES, Encoder
 from hotswap.serving.recovery import Recovery
 from hotswap.serving.route import Arm, Route
@@ -43,15 +43,28 @@ _now_ns = time.monotonic_ns
 class WorkerLease:
     """One request's hold on a revision (see `hotswap.ports.Lease`)."""
 
-    __slots__ = ("_arm", "_block", "_plane", "_route", "fallback", "model", "signature", "version")
+    __slots__ = (
+        "_arm", "_block", "_key", "_pinned", "_plane", "_route", "fallback", "model", "signature",
+        "version",
+    )  # fmt: skip
 
-    def __init__(self, plane: WorkerPlane, route: Route, arm: Arm, block: Block) -> None:
+    def __init__(
+        self,
+        plane: WorkerPlane,
+        route: Route,
+        arm: Arm,
+        block: Block,
+        key: bytes | None,
+        pinned: bool,
+    ) -> None:
         table = route.table
         assert table.signature is not None
         self._plane = plane
         self._route = route
         self._arm = arm
         self._block = block
+        self._key = key
+        self._pinned = pinned
         self.model: str = table.model
         self.version: str = arm.entry.version
         self.signature: Signature = table.signature
@@ -66,18 +79,23 @@ class WorkerLease:
         deadline: float,
         request_id: str,
     ) -> dict[str, Array]:
-        block = self._block
+        block, plane = self._block, self._plane
         block.begin()
         began = _now_ns()
         try:
-            reply = await self._plane.call(
-                self._arm, self.signature, inputs, outputs, rows, deadline
-            )
+            layout, raws = plane.encode(self.signature, inputs)
+            reply = await plane.ask(self._arm, layout, raws, outputs, rows, deadline)
         except BaseException as exc:
             block.fail(_now_ns() - began, FAILURES.get(type(exc).__name__, "model"))
             raise
         ns = _now_ns() - began
-        block.succeed(ns, rows, reply.queue_ns, reply.compute_ns, self._plane.wall_ms)
+        block.succeed(ns, rows, reply.queue_ns, reply.compute_ns, plane.wall_ms)
+        notes = plane.notes
+        if notes is not None and (notes.all or notes.wants()):
+            context = notes.plain(self.version, self._pinned)
+            notes.add(
+                request_id, began, ns, rows, layout, raws, reply, self.model, context, self._key
+            )
         start, stop = reply.start, reply.stop
         return {name: array[start:stop] for name, array in reply.outputs}
 
@@ -111,7 +129,9 @@ class WorkerPlane:
         worker: str = "",
         on_counted: Counted = lambda windows: None,
         on_tripped: TrippedAt = lambda *said: None,
+        notes: Notes | None = None,
     ) -> None:
+        self.notes = notes
         self.routes: dict[str, Route] = {}
         self.started = False
         self.draining = False
@@ -162,6 +182,8 @@ class WorkerPlane:
         return int(self._epoch[index]) & REVISION_MASK
 
     def _route(self, table: RouteTable) -> Route:
+        if self.notes is not None and table.signature is not None:
+            self.notes.names(table.model, table.signature)
         arms = {entry.version: Arm(entry, self._linked(entry.hosts)) for entry in table.versions}
         split = table.split
         if split is None or table.signature is None:
@@ -227,6 +249,9 @@ class WorkerPlane:
     def tick(self, wall_ms: int) -> None:
         """A few times a second: follow words that moved without a request, keep the display clock."""
         self.wall_ms = wall_ms
+        if self.notes is not None:
+            self.notes.sync()
+            self.notes.flush()
         for model, route in list(self.routes.items()):
             if self._revision(route.table.index) != route.table.revision:
                 self._advance(model)
@@ -292,7 +317,7 @@ class WorkerPlane:
             raise self._cold(model, chosen.entry)
         if table.signature is None:  # loaded, but nothing has told what the model takes
             raise self._inactive(table)
-        return WorkerLease(self, route, chosen, block)
+        return WorkerLease(self, route, chosen, block, key, version is not None)
 
     def _named(self, table: RouteTable, version: str | None, arm: str) -> str | None:
         """The version of an arm; None for the stable one, whatever the split says."""
@@ -374,19 +399,6 @@ class WorkerPlane:
         return read_tallies(self._tally_dir)
 
     # --- one call
-
-    def call(
-        self,
-        arm: Arm,
-        signature: Signature,
-        inputs: Mapping[str, Array],
-        outputs: tuple[str, ...],
-        rows: int,
-        deadline: float,
-    ) -> Coroutine[Any, Any, Reply]:
-        """Encode and `ask`."""
-        layout, raws = self.encode(signature, inputs)
-        return self.ask(arm, layout, raws, outputs, rows, deadline)
 
     def room(self, arm: Arm, rows: int) -> HostLink:
         """The least loaded instance. Raises `Overloaded` if even there too many rows wait."""

@@ -21,6 +21,7 @@ from hotswap.ports import Array
 from hotswap.serving.attempt import BASELINE, CANDIDATE, TWIN, First
 from hotswap.serving.link import Pending, Reply
 from hotswap.serving.mirror import outputs_of
+from hotswap.serving.notes import Note
 from hotswap.serving.payload import FAILURES, KIND_OF, Payload
 from hotswap.serving.route import Arm, Route
 
@@ -74,7 +75,15 @@ class SplitLease:
         window = plane.windows.at(split, began)
         if budget_ns < LEAST_NS:
             window.counts.excluded += 1
-            return outputs_of(await self._baseline(payload, deadline))
+            reply = await self._baseline(payload, deadline)
+            notes = plane.notes
+            if notes is not None and notes.wants():
+                plain = notes.plain(self.version, False)
+                notes.add(
+                    request_id, began, _now_ns() - began, rows, payload.layout, payload.raws, reply,
+                    self.model, plain, self._key,
+                )  # fmt: skip
+            return outputs_of(reply)
         key = self._key
         if key is None and split.key_input is not None:
             key = division.key_of(inputs)
@@ -83,15 +92,30 @@ class SplitLease:
         arm = division.arm(plane.coin() if unit is None else unit)
         first = First(division, outputs, began, budget_ns, window, arm, unit)
         first.source = (self._route, payload)
-        if arm == CANDIDATE:
-            reply = await self._candidate(first, payload)
-            if reply is None:
-                reply = await self._instead(first, payload, deadline)
-        else:
-            reply = await self._stable(first, payload, deadline)
-            if reply is None:  # its twin could not: its own hosts can
-                reply = await self._baseline(payload, deadline)
+        notes = plane.notes
+        if notes is None or not notes.wants():
+            return outputs_of(await self._answered(first, payload, deadline))
+        note = first.note = Note(notes, request_id, payload, split, key)
+        try:
+            reply = await self._answered(first, payload, deadline)
+            if self.fallback is not None and first.pairing is None:
+                note.said(first, split.candidate)
+            ns = _now_ns() - began
+            outcome = first.outcome or "ok"
+            note.answered(began, ns, reply, self.model, arm, outcome, self.version, self.fallback)
+        finally:
+            note.done()
         return outputs_of(reply)
+
+    async def _answered(self, first: First, payload: Payload, deadline: float) -> Reply:
+        """By the arm that it was assigned, or instead of it."""
+        if first.arm == CANDIDATE:
+            reply = await self._candidate(first, payload)
+            return await self._instead(first, payload, deadline) if reply is None else reply
+        reply = await self._stable(first, payload, deadline)
+        if reply is None:  # its twin could not: its own hosts can
+            return await self._baseline(payload, deadline)
+        return reply
 
     # --- the three ways
 
