@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -37,11 +37,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class CommandFailed(HotswapError):
-    """The command failed. ``status``: of the server's answer that says so, else None."""
+    """The command failed. ``status``: of the server's answer that says so, else None.
+    ``retry_after``: in how many seconds it may be tried again, if the answer says that.
+    """
 
-    def __init__(self, message: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class Unreachable(CommandFailed):
@@ -93,7 +101,11 @@ class Client:
         return self.call("DELETE", path)
 
     def call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, wait: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
+        wait: bool = False,
     ) -> Any:
         """One request; its answer's JSON."""
         import httpx2
@@ -114,9 +126,10 @@ class Client:
             raise CommandFailed(f"'{self.url}' is not a URL: {problem}") from None
         except httpx2.HTTPError as problem:
             raise Unreachable(f"talking to {self.url} failed: {problem}") from None
-        return self._answer(response.status_code, response.content)
+        after = response.headers.get("retry-after", "")
+        return self._answer(response.status_code, response.content, after)
 
-    def _answer(self, status: int, content: bytes) -> Any:
+    def _answer(self, status: int, content: bytes, after: str) -> Any:
         import json
 
         try:
@@ -132,7 +145,8 @@ class Client:
         message = str(sentence or f"the server answered with status {status}")
         if status == 401:
             message += " (here: --token or HOTSWAP_TOKEN)"
-        raise (Unreachable if status in _NOT_NOW else CommandFailed)(message, status)
+        kind = Unreachable if status in _NOT_NOW else CommandFailed
+        raise kind(message, status, float(after) if after.isdecimal() else None)
 
 
 def segment(name: str) -> str:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hotswap.cli import (
     apply,
+    feedback,
     models,
     output,
     plan,
@@ -107,5 +108,6 @@ traffic.register(app)
 predict.register(app)
 plan.register(app)
 apply.register(app)
+feedback.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(rollout.app, name="rollout")
