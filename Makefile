@@ -11,11 +11,11 @@ STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 ARGS ?=
 
-.PHONY: help setup demo serve test lint format bench bench-decisions docs coverage lock clean
+.PHONY: help setup demo demo-mlflow serve test lint format bench bench-decisions docs coverage lock clean
 
 help: ## list what can be made
 	@echo "make TARGET [ARGS='…']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The first interpreter that is new enough and can make environments. A name on PATH may be a
 # shim of something that is not installed, so each one is asked.
@@ -55,6 +55,9 @@ setup: $(STAMP) ## make .venv and install hotswap with everything it can use (on
 
 demo: $(STAMP) ## train, serve, switch, and roll out by evidence under traffic (ARGS=--exit to end by itself)
 	@$(BIN)/hotswap demo $(ARGS)
+
+demo-mlflow: $(STAMP) ## follow a real MLflow server's aliases under traffic (ARGS=--exit to end by itself)
+	@$(BIN)/python -m hotswap.app.demo_mlflow $(ARGS)
 
 serve: $(STAMP) ## serve a models folder (ARGS='MODELS --port 8080')
 	@$(BIN)/hotswap serve $(ARGS)

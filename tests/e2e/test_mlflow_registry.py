@@ -57,8 +57,10 @@ class Place:
         file = self._root / "rollout.json"
         file.write_text(json.dumps(rollout or {"guardrails": [{"metric": "error_rate"}]}))
         self.server = self._serve(
-            "--registry=mlflow", f"--tracking-uri={self.mlflow.url}", "--registry-poll-seconds=0.3",
-            f"--registry-models={self.name}", f"--registry-rollout={file}", *flags, ready=ready,
+            "--registry=mlflow", f"--tracking-uri={self.mlflow.url}",
+            f"--registry-models={self.name}", f"--registry-rollout={file}",
+            *(() if any("poll" in flag for flag in flags) else ("--registry-poll-seconds=0.3",)),
+            *flags, ready=ready,
         )  # fmt: skip
         return self.server
 
@@ -278,6 +280,33 @@ def test_versions_that_vanish_or_change_change_nothing_here(place: Place) -> Non
     assert server.predict(place.name).json["prediction"] == 2.0
     place.champion("3")
     place.until_active("3")
+
+
+def test_a_webhook_is_heeded_before_the_next_poll(place: Place) -> None:
+    """MLflow's own, signed by it: although the server has a token, and polls once in an hour."""
+    place.publish()
+    place.publish()
+    place.champion("1")
+    secret, token = "a-secret-of-webhooks", {"authorization": "Bearer a-token"}
+    server = place.serve(
+        None, "--registry-poll-seconds=3600", f"--registry-webhook-secret={secret}",
+        "--token=a-token", ready=False,
+    )  # fmt: skip
+
+    def active() -> str | None:
+        try:
+            answer = server.control("GET", f"/api/v1/models/{place.name}", headers=token)
+        except OSError:
+            return None
+        return str(answer.json["active"]) if answer.status == 200 else None
+
+    wait_until(lambda: active() == "1", "the first look")
+    address = f"http://127.0.0.1:{server.control_port}/api/v1/registry/webhook"
+    place.mlflow.webhook(place.name, address, secret)
+    place.champion("2")
+    wait_until(lambda: active() == "2", "the webhook to be heeded")
+    refused = server.control("POST", "/api/v1/registry/webhook", {"entity": "x"})
+    assert refused.status == 401
 
 
 def test_an_outage_of_the_registry_changes_nothing(

@@ -33,6 +33,7 @@ from hotswap.core.strategy import (
 from hotswap.server import (
     admin_events,
     admin_models,
+    admin_registry,
     admin_rollouts,
     admin_simple,
     admin_switching,
@@ -99,6 +100,8 @@ CONTROL_ROUTES = """
     POST /api/v1/rollouts/{id}/retry
     POST /api/v1/rollouts/{id}/skip
     GET /api/v1/events
+    GET /api/v1/registry
+    POST /api/v1/registry/webhook
     POST /api/v1/model-switching/models
     GET /api/v1/model-switching/models
     GET /api/v1/model-switching/models/{id}
@@ -157,6 +160,7 @@ def test_every_control_route_is_documented() -> None:
     """The control plane's page has a heading for each route that is served, and for no other."""
     pages = (
         admin_system, admin_models, admin_simple, admin_rollouts, admin_events, admin_switching,
+        admin_registry,
     )  # fmt: skip
     routers = [page.router for page in pages]
     served = {

@@ -12,7 +12,15 @@ from pydantic.fields import FieldInfo
 
 from hotswap.config import LIMIT, Settings
 
-TRUST = ("trust_code", "trust_digests", "token", "insecure", "allowed_hosts", "allow_root")
+TRUST = (
+    "trust_code",
+    "trust_digests",
+    "token",
+    "insecure",
+    "allowed_hosts",
+    "allow_root",
+    "allow_uri",
+)
 LOGS = ("log_level", "log_format", "access_log")
 
 
@@ -81,6 +89,8 @@ def _panel(name: str) -> str:
         return "Limits"
     if name in TRUST:
         return "Trust"
+    if name == "tracking_uri" or name.startswith("registry"):
+        return "Registry"
     if name.startswith("records"):
         return "Records"
     return "Logs" if name in LOGS else "Options"

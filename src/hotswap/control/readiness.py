@@ -7,6 +7,7 @@ import structlog
 from hotswap.control.catalogue import Catalogue
 from hotswap.control.node import Node
 from hotswap.control.routes import Routes
+from hotswap.core.preloading import runtimes_of
 
 log = structlog.get_logger("hotswap.control")
 
@@ -43,7 +44,8 @@ class Readiness:
         """Runtimes of all registered versions, once serving has begun: a switch then only forks."""
         if self.started:
             versions = (v for each in self._catalogue.versions.values() for v in each.values())
-            self._node.preload(sorted({v.record.artifact.runtime for v in versions}))
+            needed = {name for v in versions for name in runtimes_of(v.record.artifact)}
+            self._node.preload(sorted(needed))
 
     def ready(self, store_error: str) -> tuple[bool, str]:
         """Whether, and why not. ``store_error``: why the store cannot be read, or nothing."""

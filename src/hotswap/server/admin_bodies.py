@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from hotswap.core.naming import check_name
-from hotswap.core.uris import is_remote
+from hotswap.core.uris import is_remote, parse_remote
 from hotswap.errors import BadInput
 
 _AT_ONCE = "this route switches at once; send strategies to POST /api/v1/rollouts"
@@ -70,7 +70,7 @@ def _check_values(value: Any) -> None:
 def local_path(uri: str) -> str:
     """The path that ``uri`` means: a plain path or ``file:///…``; what is to be fetched, as it is.
 
-    Raises `ValueError` naming the scheme of any other.
+    Raises `ValueError`, naming the scheme of any other.
 
     >>> local_path("file:///models/a%20b")
     '/models/a b'
@@ -82,6 +82,10 @@ def local_path(uri: str) -> str:
         return uri
     scheme = match[1].lower()
     if is_remote(uri):
+        try:
+            parse_remote(uri)
+        except BadInput as error:  # pydantic gathers ValueErrors
+            raise ValueError(error.message) from None
         return uri
     if scheme != "file":
         raise ValueError(

@@ -9,13 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Final
 
-import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from hotswap.control.interface import Control
 from hotswap.core.registry_views import RegistryView
 from hotswap.errors import NotFound, Unauthorized
-from hotswap.server.admin_replies import answers, control_of, reply
+from hotswap.server.admin_replies import Hinted, answers, control_of, reply
 
 router = APIRouter(prefix="/api/v1/registry", tags=["registry"])
 Service = Annotated[Control, Depends(control_of)]
@@ -26,13 +25,6 @@ DELIVERY: Final = "x-mlflow-delivery-id"
 WINDOW_SECONDS: Final = 300.0
 _KEPT: Final = 10_000
 _LONGEST_ID: Final = 200
-
-
-class Hinted(msgspec.Struct, frozen=True):
-    """A webhook was taken; ``repeated``: it had been taken before, and changed nothing."""
-
-    accepted: bool
-    repeated: bool
 
 
 class WebhookDoor:

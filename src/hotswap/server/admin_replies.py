@@ -62,6 +62,13 @@ class Cleared(msgspec.Struct, frozen=True):
     cleared: list[VersionRef]
 
 
+class Hinted(msgspec.Struct, frozen=True):
+    """A webhook was taken; ``repeated``: it had been taken before, and changed nothing."""
+
+    accepted: bool
+    repeated: bool
+
+
 class Live(msgspec.Struct, frozen=True):
     """This process runs."""
 
@@ -117,6 +124,7 @@ REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     PlanView,
     EventView,
     RegistryView,
+    Hinted,
     Refused,
     Removed,
     Cleared,

@@ -35,7 +35,7 @@ def test_what_is_plain_is_read(uri: str, place: Place | ModelReference) -> None:
     "uri",
     [
         "http://127.0.0.1/model.joblib", "https://example.org/m", "ftp://a/b", "memory://a/b",
-        "s3://", "s3:///key", "s3://bucket", "s3://bucket/", "s3:bucket/key", "s3://b/key",
+        " ", "s3://", "s3:///key", "s3://bucket", "s3://bucket/", "s3:bucket/key", "s3://b/key",
         "s3://bucket/../other/key", "s3://bucket/a/./b", "s3://bucket/a//b", "s3://bucket/a/..",
         "s3://bucket/%2e%2e/x", "s3://bucket/a\\b", "s3://bucket/a\nb", "s3://bucket/a\x00",
         "s3://bucket/key?versionId=3", "s3://bucket/key#x", "s3://bucket/*", "s3://bucket/[a]",

@@ -196,6 +196,8 @@ async def test_the_document_names_every_route_of_the_contract(client: httpx2.Asy
         "POST /api/v1/rollouts/{id}/retry",
         "POST /api/v1/rollouts/{id}/skip",
         "GET /api/v1/events",
+        "GET /api/v1/registry",
+        "POST /api/v1/registry/webhook",
         "POST /api/v1/model-switching/models",
         "GET /api/v1/model-switching/models",
         "GET /api/v1/model-switching/models/{id}",
