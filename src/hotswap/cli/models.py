@@ -25,6 +25,7 @@ from hotswap.cli.client import (
     segment,
 )
 from hotswap.cli.traffic import Model, Version
+from hotswap.core.uris import is_remote
 
 app = typer.Typer(help="List, add, load, convert and remove versions.", no_args_is_help=True)
 _NOTE = 70
@@ -173,7 +174,12 @@ def _details(version: dict[str, Any]) -> None:
 def add(
     model: Model,
     path: Annotated[
-        str, typer.Argument(help="File or folder that the server can read.", metavar="PATH")
+        str,
+        typer.Argument(
+            help="File or folder that the server can read, or an s3://, gs:// or models:/ URI that it "
+            "may fetch.",
+            metavar="PATH",
+        ),
     ],
     version: Annotated[
         str | None, typer.Option("--version", help="Id of the version; without it, the next vN.")
@@ -218,7 +224,7 @@ def add(
 
 def _uri(path: str, local: bool) -> str:
     """The path as the server finds it, whose working directory is another."""
-    if not local or "://" in path:
+    if not local or "://" in path or is_remote(path):
         return path
     return str(Path(path).expanduser().absolute())
 

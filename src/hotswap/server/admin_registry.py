@@ -78,6 +78,7 @@ async def show_registry(control: Service) -> Response:
 
 @router.post(
     "/webhook",
+    status_code=202,
     responses=answers(Hinted, 400, 404, 408, 413, 415, status=202),
     openapi_extra={"security": []},
 )

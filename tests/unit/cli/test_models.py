@@ -50,6 +50,13 @@ def test_a_version_is_added_with_what_is_said_of_it(
     assert call[:7] == ("register", "fraud", str(tmp_path / "here"), "v7", "onnx", True, "onnx")
 
 
+@pytest.mark.parametrize("uri", ["s3://models/fraud/3", "models:/fraud@champion", "file:///m/3"])
+def test_a_uri_is_sent_as_it_is(run: Run, control: FakeControl, uri: str) -> None:
+    """The server fetches it: it is no path from here."""
+    run("models", "add", "fraud", uri)
+    assert control.calls[0][:3] == ("register", "fraud", uri.removeprefix("file://"))
+
+
 def test_adding_prints_the_version_and_its_digest(run: Run) -> None:
     """For people: what it became."""
     assert "registered fraud/v1  sha256:" in run("models", "add", "fraud", "/m/x").stdout
