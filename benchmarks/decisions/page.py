@@ -39,9 +39,10 @@ def replaced(page: str, name: str, text: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", page)
 
 
-def taken(result: dict[str, Any]) -> str:
-    """When and on what."""
+def taken(result: dict[str, Any], *, whole: bool = True) -> str:
+    """When and on what, and by which command."""
     machine = result["machine"]
+    only = "" if whole else f" ARGS='--only {','.join(result['times'])}'"
     seconds = sum(group["took_seconds"] for group in result["times"].values())
     commits = sorted({group["commit"] for group in result["times"].values()})
     several = (
@@ -49,18 +50,25 @@ def taken(result: dict[str, Any]) -> str:
     )
     return (
         f"Taken {result['started']} on {machine['cores']} cores ({machine['cpu']}), Python "
-        f"{machine['python']}, commit {machine['commit']}, by `make bench-decisions` in "
+        f"{machine['python']}, commit {machine['commit']}, by `make bench-decisions{only}` in "
         f"{seconds / 60:.1f} minutes. Every draw is seeded: another run gives the same figures, "
         f"but for what deciding costs.{several}"
     )
 
 
 def written(page: str, result: dict[str, Any]) -> str:
-    """The page with this result's tables; groups that it lacks stay as they were."""
-    page = replaced(page, "taken", taken(result))
+    """The page with this result's tables; groups that it lacks stay as they were, and what the top
+    says of them: then each new table tells when it was taken.
+    """
+    whole = {group for group, _ in TABLES.values()} <= result["groups"].keys()
+    if whole:
+        page = replaced(page, "taken", taken(result))
     for name, (group, table) in TABLES.items():
         if group in result["groups"]:
-            page = replaced(page, name, markdown(table(result["groups"])))
+            text = markdown(table(result["groups"]))
+            page = replaced(
+                page, name, text if whole else f"{text}\n\n{taken(result, whole=False)}"
+            )
     return page
 
 

@@ -120,6 +120,27 @@ def labels(groups: dict[str, Any]) -> Table:
     return rows
 
 
+def recorded(groups: dict[str, Any]) -> Table:
+    """Labels on recorded predictions, each group against its cheapest paired accuracy."""
+    rows = [["versions", "disagree", "judged by", "stable → candidate", "labels, mean", "median", "90 % within", "found", "× paired accuracy", "equal versions: rolled back"]]  # fmt: skip
+    paired = {row["what"]: row["mean"] for row in reversed(groups["labels"]) if not row["unpaired"] and "F5" in row["method"]}  # fmt: skip
+    for row in groups["labels"]:
+        digits = 4 if row["method"].startswith(("log", "Brier")) else 1
+        before, after = (
+            f"{x:.{digits}f}" if digits == 4 else percent(x, 1) for x in (row["before"], row["after"])
+        )  # fmt: skip
+        base, mean = paired.get(row["what"]), row["mean"]
+        rows.append(
+            [
+                row["what"], percent(row["disagreement"], 1), row["method"], f"{before} → {after}",
+                *(_number(row[k]) for k in ("mean", "median", "p90")), percent(row["found"], 1),
+                f"{mean / base:.1f}" if base and mean else "–",
+                percent(row["false"], 1) if "false" in row else "–",
+            ]
+        )  # fmt: skip
+    return rows
+
+
 def broken(groups: dict[str, Any]) -> Table:
     """Requests to a broken candidate."""
     rows = [["fails", "candidate", "evidence after every request", "machine, 20 requests/s", "machine, 200 requests/s", "breaker, 1 worker", "breaker, 4 workers"]]  # fmt: skip
@@ -269,6 +290,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[dict[str, Any]], Table]]]] = {
     "errors": ("delays", errors),
     "latency": ("delays", latency),
     "labels": ("delays", labels),
+    "recorded": ("labels", recorded),
     "broken": ("broken", broken),
     "false": ("sidebyside", false_by_engine),
     "found": ("sidebyside", found_by_engine),

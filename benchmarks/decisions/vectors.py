@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hotswap.stats import differences
 from hotswap.stats.buckets import BUCKETS, LOG_STEP, TIMEOUT, lower_bound
 from hotswap.stats.rate import GRID, PROMOTE
 from hotswap.stats.split import ODDS
@@ -88,6 +89,15 @@ def margin_wealth(rho: float, cells: Floats, mean: float, margin: float) -> Floa
 def margin_promotion_wealth(rho: float, cells: Floats, mean: float, margin: float) -> Floats:
     """The same of `hotswap.stats.margin.promotion_evidence`."""
     return margin_wealth(rho, cells[..., [1, 0, 3, 2]], 1.0 - mean, -margin)
+
+
+def difference_gains(d: Floats, margin: float = 0.0) -> Floats:
+    """(rows, bets): what each difference adds to the log wealth of the bets of
+    `hotswap.stats.differences.rollback_evidence`, counted in its bucket.
+    """
+    places = [differences.bucket(float(each)) for each in d]
+    least = np.array([differences.ends({at: 1}, 1)[0][0] for at in places])
+    return np.asarray(np.log1p(np.outer(least - margin, differences.BETS)), np.float64)
 
 
 class Reference(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.decisions import __main__ as command
 from benchmarks.decisions import (
@@ -19,6 +20,8 @@ from benchmarks.decisions import (
     cost,
     delays,
     examples,
+    labels,
+    labels_recorded,
     lowtraffic,
     page,
     rivals,
@@ -26,6 +29,7 @@ from benchmarks.decisions import (
     targets,
 )
 from benchmarks.decisions.chunks import Work, generator, wilson
+from benchmarks.decisions.labels_recorded import Recorded
 from benchmarks.decisions.machine import Machine
 from benchmarks.decisions.rivals import Stream
 from benchmarks.decisions.tables import TABLES
@@ -190,6 +194,62 @@ def test_quick_groups_have_tables_and_verdicts(work: Work) -> None:
     assert {v.kept for v in judged} <= {True, False}
     assert any("seven days" in v.what for v in judged)
     assert groups["cost"]["week"][0]["state"] == "healthy"
+
+
+def _versions() -> Recorded:
+    """Two versions of a rare class, one of them with noise."""
+    rng = np.random.default_rng(1)
+    truth = (rng.random(2_000) < 0.2).astype(np.int64)
+    score = 2.5 * truth - 1.2 + rng.standard_normal(2_000)
+    chances = [1 / (1 + np.exp(-(score + noise * rng.standard_normal(2_000)))) for noise in (0, 1)]
+    stable, candidate = (np.stack([1 - p, p], axis=1) for p in chances)
+    return Recorded("one → the other", truth, stable, candidate)
+
+
+def test_labels_are_counted_on_recorded_predictions(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every method finds the worse version, paired in fewer labels, and equal ones are seldom."""
+    monkeypatch.setattr(labels, "HORIZON", 3_000)
+    monkeypatch.setattr(labels, "RHOS", (0.5,))
+    rows = labels.rows_of(work, 0, _versions())
+    assert len(rows) == 5 + 2
+    assert {row["found"] for row in rows} == {1.0}
+    assert all(row["false"] <= 0.15 for row in rows if not row["unpaired"])
+    means = {row["method"]: row["mean"] for row in rows}
+    assert means["accuracy, paired (F5)"] < means["accuracy, unpaired, 50 % (F2)"]
+    told = [row | {"rows": 2_000, "disagreement": 0.1} for row in rows]
+    header, *lines = TABLES["recorded"][1]({"labels": told})
+    assert {len(line) for line in lines} == {len(header)}
+
+
+def test_predictions_are_of_rows_held_out() -> None:
+    """A model that only remembers what it has seen is never right."""
+    values = np.arange(40)[:, None]
+    remembers = KNeighborsClassifier(1)
+    seen = labels_recorded.held_out("x", values, np.arange(40) % 2, remembers, remembers)
+    assert seen.stable.shape == seen.candidate.shape == (40, 2)
+    assert seen.wrong("stable").mean() > 0.6
+
+
+def test_a_part_of_the_page_tells_its_own_time() -> None:
+    """Groups measured apart change nothing else, and say when and how they were taken."""
+    row = {
+        "what": "a → b", "method": "accuracy, paired (F5)", "unpaired": False, "mean": 10.0,
+        "median": 10.0, "p90": 10.0, "found": 1.0, "before": 0.9, "after": 0.8, "false": 0.0,
+        "disagreement": 0.1, "rows": 9,
+    }  # fmt: skip
+    facts = {"commit": "abc", "cores": 2, "cpu": "x", "python": "3"}
+    result = {
+        "groups": {"labels": [row]}, "machine": facts, "started": "today",
+        "times": {"labels": {"took_seconds": 60, "commit": "abc"}},
+    }  # fmt: skip
+    text = page.PAGE.read_text()
+    new = page.written(text, result)
+    assert "| a → b |" in new
+    assert "by `make bench-decisions ARGS='--only labels'` in 1.0 minutes" in new
+    at = new.index("<!-- begin: recorded -->")
+    assert new[:at] == text[:at]
 
 
 def test_a_promise_that_was_broken_is_said() -> None:

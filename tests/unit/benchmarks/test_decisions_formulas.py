@@ -14,7 +14,7 @@ from hotswap.core.analysis import analyse
 from hotswap.core.evidence import REFERENCE, Arm, Evidence, Stage, folded, opened
 from hotswap.core.strategy import parse
 from hotswap.core.windows import ArmCounts, Window
-from hotswap.stats import buckets, change, latency, margin, pairs, power, rate, split
+from hotswap.stats import buckets, change, differences, latency, margin, pairs, power, rate, split
 
 CLOSE = pytest.approx
 
@@ -47,6 +47,16 @@ def test_stages_multiply_as_in_production() -> None:
     )
     found = vectors.log_mean(np.asarray(wealth))
     assert found == CLOSE(rate.rollback_evidence(cells), abs=1e-9)
+
+
+def test_differences_are_the_production_formula() -> None:
+    """F6 row by row adds up to what `stats.differences` says of the histogram."""
+    rng = seeded(9)
+    d = np.round(rng.uniform(-1.0, 1.0, 200), 3)
+    for delta in (0.0, 0.02):
+        found = vectors.log_mean(vectors.difference_gains(d, delta).sum(axis=0))
+        counts = differences.buckets(d)
+        assert found == CLOSE(differences.rollback_evidence(counts, delta), abs=1e-7)
 
 
 def test_margins_and_splits_are_the_production_formulas() -> None:
