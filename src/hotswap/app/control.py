@@ -16,14 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from hotswap.app import logs, platform
 from hotswap.app.clock import SystemClock
-from hotswap.config import Settings, fetching_environment
+from hotswap.app.recorder import read_counts
+from hotswap.config import Settings, child_environment, fetching_environment
 from hotswap.control.fetching import Fetching, FetchPolicy
 from hotswap.control.jobs import KEEP_SECONDS, JobRunner
 from hotswap.control.node import Node
+from hotswap.control.recorded import Recorded
 from hotswap.control.registry_asking import JobAsking, RegistrySpec
 from hotswap.control.registry_sync import RegistrySync
 from hotswap.control.service import Service
@@ -33,6 +36,7 @@ from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import Counted, Snapshot, Stop, Tripped, Unready
 from hotswap.ports import Clock, MetricSource, Store
+from hotswap.records.files import FOLDER
 from hotswap.sources.folder import FolderSource
 
 _TICK_SECONDS = 1.0
@@ -72,6 +76,23 @@ def make_sources(settings: Settings) -> dict[str, MetricSource]:
             timeout=settings.prometheus_timeout_seconds,
         )
     }
+
+
+def make_recorded(settings: Settings, snapshot: Snapshot) -> Recorded | None:
+    """Where records are and who works on them; None where none are kept."""
+    if settings.records == "off":
+        return None
+    runtime = Path(snapshot.runtime_dir)
+    elsewhere = settings.records_url is not None
+    environment = fetching_environment if elsewhere else child_environment
+    return Recorded(
+        settings.state_dir / FOLDER,
+        settings.records_url,
+        JobRunner([sys.executable], environment=environment),
+        JobRunner([sys.executable], environment=environment),
+        lambda: read_counts(runtime, snapshot.run).watermark,
+        lambda: msgspec.to_builtins(read_counts(runtime, snapshot.run)),
+    )
 
 
 def make_policy(settings: Settings, runtime_dir: str = "") -> Policy:
@@ -149,7 +170,8 @@ class ControlProcess:
         fetch_jobs = JobRunner([sys.executable], keep, fetching_environment)
         store = make_store(settings)
         sources = make_sources(settings)
-        service = self._make(settings, snapshot, store, jobs, sources, fetch_jobs)
+        recorded = make_recorded(settings, snapshot)
+        service = self._make(settings, snapshot, store, jobs, sources, fetch_jobs, recorded)
         ask_jobs = JobRunner([sys.executable], keep, fetching_environment)
         service.sync = make_sync(settings, service, store, ask_jobs, self._clock)
         self._tasks = [
@@ -171,6 +193,9 @@ class ControlProcess:
         await jobs.close()
         await fetch_jobs.close()
         await ask_jobs.close()
+        if recorded is not None:
+            await recorded.jobs.close()
+            await recorded.ticks.close()
         for source in sources.values():
             await source.close()
         with contextlib.suppress(StoreError):
@@ -210,6 +235,7 @@ class ControlProcess:
         jobs: JobRunner,
         sources: dict[str, MetricSource],
         fetch_jobs: JobRunner,
+        recorded: Recorded | None,
     ) -> Service:
         assert self._node is not None
         roots = tuple(
@@ -231,6 +257,7 @@ class ControlProcess:
             info=lambda: self._info(settings, snapshot),
             sources=sources,
             fetching=Fetching(fetch_jobs, make_fetch_policy(settings), settings.state_dir, roots),
+            recorded=recorded,
         )
         self._service = service
         for message in self._early:

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hotswap.app.job_records import CohortRequest, count_cohort
 from hotswap.app.job_remote import FetchRequest, LookRequest, TellRequest, fetch, look, tell
 from hotswap.core.spec import Artifact, Ingested, Json, VersionSettings
 from hotswap.errors import BadInput, HotswapError, LoadError, UntrustedCode
@@ -65,7 +66,10 @@ class DiscardRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="discard
     state_dir: str
 
 
-Request = IngestRequest | ConvertRequest | DiscardRequest | FetchRequest | LookRequest | TellRequest
+Request = (
+    IngestRequest | ConvertRequest | DiscardRequest | FetchRequest | LookRequest | TellRequest
+    | CohortRequest
+)  # fmt: skip
 
 
 def main() -> None:
@@ -103,6 +107,8 @@ def _answer(line: bytes, answers: IO[bytes]) -> None:
         elif isinstance(request, ConvertRequest):
             taken, report = convert(request)
             result = {"ingested": taken, "report": report}
+        elif isinstance(request, CohortRequest):
+            result = count_cohort(request)
         elif isinstance(request, FetchRequest):
             result = fetch(request, _progress(request.id, answers))
         elif isinstance(request, LookRequest):

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from hotswap.app.processes import Backoff, Watch, describe_exit, pair, start
-from hotswap.config import Settings
+from hotswap.config import Settings, credentials
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import RecorderInit, RecordsSpec, Stop
@@ -44,8 +44,12 @@ class Recorders:
             return
         ours, theirs = pair()
         try:
+            elsewhere = init.spec.location is not None
             process = start(
-                "hotswap.app.recorder", [f"--channel={theirs.fileno()}"], [theirs.fileno()]
+                "hotswap.app.recorder",
+                [f"--channel={theirs.fileno()}"],
+                [theirs.fileno()],
+                credentials() if elsewhere else None,
             )
         except OSError:
             ours.close()

@@ -13,6 +13,7 @@ from hotswap.control.catalogue import Catalogue
 from hotswap.control.rollout_book import Book
 from hotswap.control.rollout_ending import Ending
 from hotswap.control.rollout_feeds import Feeds
+from hotswap.control.rollout_labels import keys_of
 from hotswap.control.rollout_news import News
 from hotswap.control.rollout_observed import Observer
 from hotswap.control.rollout_run import Run
@@ -47,7 +48,10 @@ class Admission:
         news: News,
         defaults: RolloutDefaults,
         apart: Callable[[], bool],
+        *,
+        keeps_records: bool = False,
     ) -> None:
+        self._keeps_records = keeps_records
         self._catalogue = catalogue
         self._feeds = feeds
         self._saving = saving
@@ -154,6 +158,11 @@ class Admission:
             raise BadInput(
                 f"a guardrail asks {missing.pop()}, and none is configured: start the server with "
                 "--prometheus-url"
+            )
+        if keys_of(spec) and not self._keeps_records:
+            raise BadInput(
+                "labels decide a metric of this rollout, and no records are kept here that they "
+                "could be joined with: serve with --records on"
             )
         return document.active
 

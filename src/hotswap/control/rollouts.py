@@ -11,12 +11,14 @@ from hotswap.control.catalogue import Catalogue
 from hotswap.control.events import Events
 from hotswap.control.exposing import exposure_of
 from hotswap.control.node import Node
+from hotswap.control.recorded import Recorded
 from hotswap.control.rollout_admission import Admission
 from hotswap.control.rollout_book import Book
 from hotswap.control.rollout_commands import Commands
 from hotswap.control.rollout_effects import Effects
 from hotswap.control.rollout_ending import Ending
 from hotswap.control.rollout_feeds import Feeds
+from hotswap.control.rollout_labels import LabelCounting
 from hotswap.control.rollout_news import News
 from hotswap.control.rollout_observed import Observer
 from hotswap.control.rollout_run import Run
@@ -54,6 +56,7 @@ class Rollouts:
         sources: Mapping[str, MetricSource],
         defaults: RolloutDefaults,
         events: Events,
+        recorded: Recorded | None = None,
     ) -> None:
         self.events = events
         #: whether candidates run on hosts of another kind than stable versions
@@ -65,6 +68,7 @@ class Rollouts:
         self._book = book = Book()
         self._runs = book.runs
         self._feeds = feeds = Feeds(stats, sources, clock, node.snapshot.started_at)
+        self._labels = LabelCounting(recorded, clock) if recorded is not None else None
         self._store = RolloutStore(store)
         self._saving = saving = Saving(node, self._store, clock)
         self._splits = splits = Splits(node, book, clock)
@@ -78,7 +82,7 @@ class Rollouts:
         self.ending = Ending(saving, clock, book, effects, self._ticks, self.shown, news)
         self.admission = Admission(
             catalogue, feeds, saving, clock, book, observer, self.ending, self.shown, news, defaults,
-            lambda: self.apart,
+            lambda: self.apart, keeps_records=recorded is not None,
         )  # fmt: skip
         self._early: list[Counted] = []
         self._tripped: list[Tripped] = []
@@ -146,6 +150,8 @@ class Rollouts:
             for run in self._book.runs.values()
             if not run.rollout.final and run.status.state != "queued"
         )
+        if self._labels is not None:
+            self._labels.count_due(self._book.runs.values())
         await self._begin_queued()
         await self._ticks.tick()
         self._book.forget_old()

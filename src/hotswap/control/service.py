@@ -19,6 +19,7 @@ from hotswap.control.jobs import JobRunner
 from hotswap.control.node import Node
 from hotswap.control.operations import Operations
 from hotswap.control.readiness import Readiness
+from hotswap.control.recorded import Recorded
 from hotswap.control.registry import Registry
 from hotswap.control.registry_sync import RegistrySync
 from hotswap.control.rollouts import Rollouts
@@ -64,7 +65,9 @@ class Service:
         sources: Mapping[str, MetricSource] | None = None,
         rollout_defaults: RolloutDefaults | None = None,
         fetching: Fetching | None = None,
+        recorded: Recorded | None = None,
     ) -> None:
+        self.recorded = recorded
         self._node = node
         self._store = store
         self._clock = clock
@@ -106,6 +109,7 @@ class Service:
             sources or {},
             rollout_defaults or RolloutDefaults(),
             events,
+            recorded,
         )  # fmt: skip
         self._starting = Starting(
             node, self._catalogue, self._registry, self._routes, self._switching, self._readiness,

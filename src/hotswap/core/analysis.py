@@ -13,7 +13,7 @@ from hotswap.core import measures
 from hotswap.core.durations import spoken
 from hotswap.core.evidence import Evidence, Recent, Stage, added
 from hotswap.core.guards import Guardrail
-from hotswap.core.metric_names import PROVABLE
+from hotswap.core.metric_names import LABELLED, PROVABLE
 from hotswap.core.strategy import RolloutSpec
 from hotswap.stats import buckets, combine, pairs
 
@@ -28,10 +28,11 @@ _LEAST: Final = 20
 #: Seconds after which what a source said is no reading any more.
 _STALE: Final = 300.0
 
-#: Invalid answers have the share of labels, which there are none of yet.
+#: Invalid answers have the share of labels too: they are wrong without one.
 _WEIGHTS: Final = {
     "error_rate": combine.WEIGHTS["errors"],
     "invalid_rate": combine.WEIGHTS["labels"],
+    **dict.fromkeys(LABELLED, combine.WEIGHTS["labels"]),
 }
 
 
@@ -48,7 +49,8 @@ class Reading(msgspec.Struct, frozen=True):
 class Measured(msgspec.Struct, frozen=True):
     """One metric: log evidence against the candidate, log proof for it (the greatest so far).
 
-    ``verdict``: pass, fail, insufficient or error; ``why`` a few words beside it.
+    ``verdict``: pass, fail, insufficient or error; ``why`` a few words beside it. ``required``:
+    nothing is promoted before it passes.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Measured(msgspec.Struct, frozen=True):
     dry_run: bool = False
     role: str = "guardrail"
     why: str = ""
+    required: bool = True
 
 
 class Analysis(msgspec.Struct, frozen=True):
@@ -77,6 +80,19 @@ class Analysis(msgspec.Struct, frozen=True):
     missing: tuple[str, ...]
     distrust: str
     outage: tuple[str, ...]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any metric is one that labels decide."""
+        return any(each.name.removesuffix(" improves") in LABELLED for each in self.metrics)
+
+    @property
+    def late(self) -> bool:
+        """Whether metrics of labels, which go on coming after a promotion, say that it is worse."""
+        return any(
+            each.verdict == "fail" and each.name in LABELLED and not each.dry_run
+            for each in self.metrics
+        )
 
     def metric(self, name: str) -> Measured | None:
         """That metric, or None."""
@@ -137,7 +153,11 @@ def _analysed(
         (m for m in measured if m.verdict == "fail" and m.role == "reading" and not m.dry_run), None
     )
     tripped = _tripped(spec, evidence) or (level.why if level is not None else "")
-    missing = tuple(each.name for each in measured if each.verdict != "pass" and not each.dry_run)
+    missing = tuple(
+        each.name
+        for each in measured
+        if each.verdict != "pass" and each.required and not each.dry_run
+    )
     if _seen(evidence) < _LEAST:  # whatever guards it: nothing is shown by nothing
         missing = (*missing, "requests")
     ratio = next((each for each in measured if each.name == "sample_ratio"), None)
@@ -187,7 +207,7 @@ def _guardrail(
         verdict = "fail"
     elif proof >= needed or _only_trips(guardrail, evidence):
         verdict = "pass"
-    return Measured(name, verdict, against, proof, guardrail.dry_run)
+    return Measured(name, verdict, against, proof, guardrail.dry_run, required=guardrail.required)
 
 
 def _share(guardrail: Guardrail, weights: Mapping[str, float]) -> float:
@@ -312,7 +332,7 @@ def two_sided(spec: RolloutSpec, evidence: Evidence, metric: str) -> tuple[str, 
     """A test's verdict on its metric: better, worse or insufficient, with the log evidence for
     better and for worse.
     """
-    assert metric in PROVABLE
+    assert metric in (*PROVABLE, *LABELLED)
     needed = math.log(1.0 / spec.alpha)
     worse = measures.against(metric, evidence, Guardrail(metric))
     better = measures.better(metric, evidence, 0.0)

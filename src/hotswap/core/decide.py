@@ -30,7 +30,7 @@ from hotswap.core.rollout import (
 )
 from hotswap.core.sentences import evidence_so_far
 from hotswap.core.taking import take
-from hotswap.core.transitions import FORCED, entered, exposed, hold, returned
+from hotswap.core.transitions import entered, exposed, hold, returned
 
 __all__ = ["decide", "entered", "returned"]
 
@@ -167,8 +167,11 @@ def _alarmed(
         found = "tripwire", f"the process of {version} died {seen.restarts} times"
     elif seen.load_error:
         found = "tripwire", f"{version} does not stay up: {seen.load_error}"
-    elif analysis.failed and not baking and status.reason != FORCED:
+    elif analysis.failed and not baking and not status.forced:
         found = "guardrail", evidence_so_far(rollout, analysis)
+    elif baking and not status.forced and analysis.late:
+        why = f"labels of before its promotion say that {version} is worse"
+        found = "guardrail", f"{why}: {evidence_so_far(rollout, analysis)}"
     if found is None:
         return None
     reason, message = found

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from hotswap.core.label_evidence import Labels
 from hotswap.core.routing import WHOLE
 from hotswap.core.windows import ARMS, ERROR, FIRST, ArmCounts, PairCounts, Window
 
@@ -122,7 +123,7 @@ class Evidence(msgspec.Struct, frozen=True, weakref=True):
     """All of an attempt's evidence. ``error_mean`` and ``invalid_mean``: stable's rates as they
     were before, frozen. ``reference``: None until enough answers were seen.
     ``sequence``: up to which of the supervisor's reports (of its run ``run``) it has counted.
-    ``reports``: how many windows.
+    ``reports``: how many windows. ``labels``: what labels said.
     """
 
     stages: tuple[Stage, ...] = ()
@@ -133,6 +134,7 @@ class Evidence(msgspec.Struct, frozen=True, weakref=True):
     run: str = ""
     sequence: int = 0
     reports: int = 0
+    labels: Labels = Labels()
 
     def stage(self, number: int) -> Stage | None:
         """The stage of that number, or None."""

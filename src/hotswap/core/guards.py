@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from hotswap.core.fields import flag, number
-from hotswap.core.metric_names import ABSOLUTE_ONLY, KNOWN, LATER, PROVABLE, known_metric
+from hotswap.core.metric_names import ABSOLUTE_ONLY, KNOWN, LABELLED, PROVABLE, known_metric
 from hotswap.core.naming import check_name
 from hotswap.errors import BadInput
 
@@ -19,7 +19,8 @@ class Guardrail(msgspec.Struct, frozen=True):
     ``max_ratio`` (candidate over stable) and ``max_increase`` (candidate minus stable) are
     margins; ``maximum`` is a level that the candidate alone must not pass (a tripwire).
     ``weight``: its share of the evidence for rolling back. ``dry_run``: shown, never acted upon.
-    ``query`` and ``source``: of a metric that a metric source reads.
+    ``query`` and ``source``: of a metric that a metric source reads. ``required``: without its proof
+    nothing is promoted; else it can only roll back.
     """
 
     metric: str
@@ -30,10 +31,13 @@ class Guardrail(msgspec.Struct, frozen=True):
     dry_run: bool = False
     source: str = ""
     query: str = ""
+    required: bool = True
 
 
 class Objective(msgspec.Struct, frozen=True):
-    """A metric that must be shown better by ``min_improvement`` (relative) to promote."""
+    """A metric that must be shown better by ``min_improvement`` to promote: of accuracy, auc, brier,
+    log_loss and reward in their unit, of all others a share of stable's value.
+    """
 
     metric: str
     min_improvement: float = 0.0
@@ -67,6 +71,7 @@ def _guardrail(given: object) -> Guardrail:
         raise BadInput("each guardrail is an object with 'metric'")
     allowed = (
         "metric", "max_ratio", "max_increase", "max", "weight", "dry_run", "source", "query",
+        "required",
     )  # fmt: skip
     for key in given:
         if key not in allowed:
@@ -77,6 +82,8 @@ def _guardrail(given: object) -> Guardrail:
     if query or source:
         return _external(metric, given, str(source), query)
     known_metric(metric)
+    if metric in LABELLED:
+        return _labelled(metric, given)
     ratio, increase, level = given.get("max_ratio"), given.get("max_increase"), given.get("max")
     if metric in ABSOLUTE_ONLY and (ratio is not None or increase is not None):
         raise BadInput(f"{metric} has no ratio or increase: give it 'max'")
@@ -110,6 +117,54 @@ def _guardrail(given: object) -> Guardrail:
         base,
         weight=None if weight is None else number("weight", weight, low=1e-6, high=1e6),
         dry_run=flag("dry_run", given.get("dry_run", False)),
+        required=flag("required", given.get("required", True)),
+    )
+
+
+#: The margins of metrics that labels decide, where none is given: a point of accuracy, of AUC or
+#: of Brier's score, 0.02 nats, 5 % more error.
+_LABEL_MARGINS: Final[dict[str, Guardrail]] = {
+    "accuracy": Guardrail("accuracy", max_increase=0.01),
+    "auc": Guardrail("auc", max_increase=0.01),
+    "brier": Guardrail("brier", max_increase=0.01),
+    "log_loss": Guardrail("log_loss", max_increase=0.02),
+    "mae": Guardrail("mae", max_ratio=1.05),
+    "rmse": Guardrail("rmse", max_ratio=1.05),
+}
+_MORE_IS_BETTER: Final = ("accuracy", "auc", "reward")
+
+
+def _labelled(metric: str, given: Mapping[str, Any]) -> Guardrail:
+    """A metric of labels: with a margin alone, since no level is right for every day's labels."""
+    ratio, increase, weight = given.get("max_ratio"), given.get("max_increase"), given.get("weight")
+    if given.get("max") is not None:
+        raise BadInput(
+            f"{metric} is compared between both versions, and has no level: give 'max_increase'"
+            + (" or 'max_ratio'" if metric in ("mae", "rmse") else "")
+        )
+    if ratio is not None and metric not in ("mae", "rmse"):
+        what = "how much of it may be lost" if metric in _MORE_IS_BETTER else "how much it may rise"
+        raise BadInput(f"{metric} is compared as a difference: give 'max_increase', {what}")
+    if ratio is not None and increase is not None:
+        raise BadInput(f"give the guardrail {metric!r} either 'max_ratio' or 'max_increase'")
+    if increase is not None and metric == "rmse":
+        raise BadInput("rmse is compared as a ratio: give 'max_ratio'")
+    base = _LABEL_MARGINS.get(metric)
+    if ratio is None and increase is None:
+        if base is None:
+            raise BadInput("give the guardrail 'reward' its 'max_increase': how much may be lost")
+    else:
+        high = 1.0 if metric in ("accuracy", "auc", "brier") else 1e9
+        base = Guardrail(
+            metric,
+            None if ratio is None else number("max_ratio", ratio, low=1.0, high=1000.0),
+            None if increase is None else number("max_increase", increase, low=0.0, high=high),
+        )
+    return msgspec.structs.replace(
+        base,
+        weight=None if weight is None else number("weight", weight, low=1e-6, high=1e6),
+        dry_run=flag("dry_run", given.get("dry_run", False)),
+        required=flag("required", given.get("required", True)),
     )
 
 
@@ -128,7 +183,7 @@ def _external(metric: str, given: Mapping[str, Any], source: str, query: object)
         raise BadInput(f"there is no metric source {source!r}: use 'prometheus'")
     if not isinstance(query, str) or not query.strip():
         raise BadInput(f"give the guardrail {metric!r} its 'query'")
-    if metric in KNOWN or metric in LATER:
+    if metric in KNOWN:
         raise BadInput(f"{metric!r} is hotswap's own metric: give the query another name")
     check_name("metric", metric)
     for key in ("max_ratio", "max_increase", "weight"):
@@ -161,10 +216,9 @@ def parse_objectives(given: object) -> tuple[Objective, ...]:
         if unknown:
             raise BadInput(f"an objective has an unknown key {min(map(str, unknown))!r}")
         known_metric(each["metric"])
-        if each["metric"] not in PROVABLE:
-            raise BadInput(
-                f"{each['metric']} cannot be shown better: objectives are {', '.join(PROVABLE)}"
-            )
+        if each["metric"] not in (*PROVABLE, *LABELLED):
+            choices = ", ".join((*PROVABLE, *LABELLED))
+            raise BadInput(f"{each['metric']} cannot be shown better: objectives are {choices}")
         least = number("min_improvement", each.get("min_improvement", 0), low=0.0, high=0.99)
         if any(other.metric == each["metric"] for other in found):
             raise BadInput(f"the objective {each['metric']!r} is given twice")

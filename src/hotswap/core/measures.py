@@ -11,8 +11,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+from hotswap.core import label_metrics
 from hotswap.core.evidence import Arm, Evidence, Stage, added
 from hotswap.core.guards import Guardrail
+from hotswap.core.metric_names import LABELLED
 from hotswap.core.routing import WHOLE
 from hotswap.stats import drift, latency, margin, pairs, rate, split
 from hotswap.stats.pairs import Pairs
@@ -151,6 +153,8 @@ def exceeding(evidence: Evidence, quantile: str) -> list[rate.RateCell]:
 
 def against(metric: str, evidence: Evidence, guardrail: Guardrail) -> float:
     """Log evidence that the candidate is worse than it may be to stay (0 without data)."""
+    if metric in LABELLED:
+        return label_metrics.against(metric, evidence.labels)
     if metric in COUNT:
         cells = rate_cells(evidence, COUNT[metric])
         found = rate.rollback_evidence(cells) if cells else 0.0
@@ -177,6 +181,8 @@ def against(metric: str, evidence: Evidence, guardrail: Guardrail) -> float:
 
 def proof(metric: str, evidence: Evidence, guardrail: Guardrail) -> float:
     """Log evidence that the candidate is within the guardrail's margin (0 without data)."""
+    if metric in LABELLED:
+        return label_metrics.proof(metric, evidence.labels, guardrail)
     if metric in COUNT:
         return _rate_proof(metric, evidence, guardrail)
     if metric.startswith("latency"):
@@ -219,7 +225,9 @@ def _rate_proof(metric: str, evidence: Evidence, guardrail: Guardrail) -> float:
 
 
 def better(metric: str, evidence: Evidence, improvement: float) -> float:
-    """Log evidence that the candidate is better by this share of stable's value."""
+    """Log evidence that the candidate is better by this much (see `Objective`)."""
+    if metric in LABELLED:
+        return label_metrics.better(metric, evidence.labels, improvement)
     ratio = 1.0 - improvement
     if metric in COUNT:
         found = rate.promotion_evidence(rate_cells(evidence, COUNT[metric]), ratio)

@@ -15,17 +15,15 @@ PROVABLE: Final = (
     "latency_p95",
     "latency_p99",
 )
+#: Metrics that labels decide, however late they come.
+LABELLED: Final = ("accuracy", "log_loss", "brier", "auc", "mae", "rmse", "reward")
 #: Metrics with a level alone.
 ABSOLUTE_ONLY: Final = ("disagreement", "prediction_drift")
-KNOWN: Final = (*PROVABLE, *ABSOLUTE_ONLY, "sample_ratio")
-#: Metrics that come with labels.
-LATER: Final = ("accuracy", "log_loss", "brier", "auc", "mae", "rmse", "reward")
+KNOWN: Final = (*PROVABLE, *LABELLED, *ABSOLUTE_ONLY, "sample_ratio")
 
 
 def known_metric(name: object) -> str:
     """``name`` if it is a metric. Raises `BadInput` naming those that are."""
-    if name in LATER:
-        raise BadInput(f"{name} needs labels, and this server keeps none: use {', '.join(KNOWN)}")
     if name not in KNOWN:
         raise BadInput(
             f"there is no metric {str(name)[:80]!r}: use {', '.join(KNOWN)}, or a 'query' of a "

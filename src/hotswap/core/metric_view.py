@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hotswap.core import measures
+from hotswap.core import label_view, measures
 from hotswap.core.analysis import Analysis, Measured, taken
 from hotswap.core.evidence import Arm, Evidence, added
+from hotswap.core.metric_names import LABELLED
 from hotswap.core.rollout import Rollout
 from hotswap.core.rollout_views import ArmView, MetricView
 from hotswap.core.sentences import odds
@@ -46,8 +47,15 @@ def _view(rollout: Rollout, measured: Measured, name: str, guardrail: Guardrail)
         comparison=comparison,
         role=measured.role,
         dry_run=measured.dry_run,
-        sentence=_sentence(measured, limit),
+        sentence=_sentence(measured, limit) + _labels_in(rollout, name),
     )
+
+
+def _labels_in(rollout: Rollout, name: str) -> str:
+    """How many labels that rests on."""
+    if name not in LABELLED:
+        return ""
+    return f"; {label_view.coverage(rollout.evidence.labels, rollout.spec.label_maturity_seconds)}"
 
 
 def _margin(guardrail: Guardrail, comparison: str) -> float | None:
@@ -94,6 +102,9 @@ def _shown(rollout: Rollout, name: str, guardrail: Guardrail) -> Shown:
         return _drift(rollout, alpha)
     if name == "sample_ratio":
         return _ratio(rollout)
+    if name in LABELLED:
+        versions = _stable(rollout), rollout.spec.version
+        return label_view.shown(evidence.labels, name, guardrail, versions, alpha)
     return {}, None, None, 0, "level"
 
 

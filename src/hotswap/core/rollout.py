@@ -56,7 +56,8 @@ class Status(msgspec.Struct, frozen=True):
     detector after promotion; ``seen``: (failures, requests) that it was told of already.
     ``extended``: how often a deadline was extended.
     ``adapted``: step seconds at which the bandit last moved. ``passed``: steps that were skipped.
-    ``approved``: a person said go on. ``salt``: of the attempt's keys.
+    ``approved``: a person said go on. ``salt``: of the attempt's keys. ``forced``: a person insisted
+    on the promotion against the evidence.
     """
 
     state: str = "preparing"
@@ -79,6 +80,7 @@ class Status(msgspec.Struct, frozen=True):
     passed: tuple[int, ...] = ()
     approved: bool = False
     salt: str = ""
+    forced: bool = False
 
 
 class Rollout(msgspec.Struct, frozen=True):

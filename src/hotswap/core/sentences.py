@@ -40,6 +40,8 @@ def evidence_so_far(rollout: Rollout, analysis: Analysis) -> str:
     version = rollout.spec.version
     amount = f"{ours:,} requests" if ours or not paired else f"{paired:,} pairs"
     needed = odds(math.log(1.0 / rollout.spec.alpha))
+    if analysis.labelled:
+        amount += f" and {rollout.evidence.labels.labelled:,} labels"
     if analysis.failed:
         strongest = max(
             (m for m in analysis.metrics if not m.dry_run and m.name != "sample_ratio"),

@@ -16,7 +16,7 @@ from hotswap.core.guards import (
     parse_guardrails,
     parse_objectives,
 )
-from hotswap.core.metric_names import PROVABLE, known_metric
+from hotswap.core.metric_names import LABELLED, PROVABLE, known_metric
 from hotswap.core.naming import check_name
 from hotswap.core.plan_steps import parse_steps
 from hotswap.errors import BadInput
@@ -96,6 +96,7 @@ class RolloutSpec(msgspec.Struct, frozen=True):
     evidence before ``on_insufficient``. ``budget_ms``: how long the candidate may take before
     stable answers for it, None: ten times stable's p99, 100 ms to 5 s. ``watch_seconds``: how long the
     new stable is watched after the bake. ``force``: also for a version that was rolled back.
+    ``label_maturity_seconds``: how long after a request its label may come and still be counted.
     """
 
     model: str
@@ -116,16 +117,17 @@ class RolloutSpec(msgspec.Struct, frozen=True):
     key_input: str | None = None
     seed: int | None = None
     force: bool = False
+    label_maturity_seconds: float = 86400.0
 
 
 _KEYS: Final = frozenset(
     {
         "model", "version", "strategy", "config", "steps", "guardrails", "objectives", "alpha",
         "on_running", "on_insufficient", "bake", "watch", "deadline", "min_requests",
-        "budget_ms", "key_input", "seed", "force", "idempotency_key",
+        "budget_ms", "key_input", "seed", "force", "idempotency_key", "label_maturity",
     }
 )  # fmt: skip
-_BODY_DURATIONS: Final = frozenset({"bake", "watch", "deadline"})
+_BODY_DURATIONS: Final = frozenset({"bake", "watch", "deadline", "label_maturity"})
 
 
 class RolloutDefaults(msgspec.Struct, frozen=True):
@@ -212,6 +214,7 @@ def parse(body: Mapping[str, Any], defaults: RolloutDefaults = _DEFAULTS) -> Rol
         key_input=key_input,
         seed=given,
         force=flag("force", fields.get("force", False)),
+        label_maturity_seconds=fields.get("label_maturity", defaults.label_maturity_seconds),
     )
 
 
@@ -241,10 +244,15 @@ def configuration(strategy: str, given: Mapping[str, Any]) -> dict[str, Any]:
             config[name] = flag(name, value)
         elif name == "target_metric":
             known_metric(value)
-            if value not in PROVABLE:
+            if strategy == "bandit" and value in LABELLED:
+                raise BadInput(
+                    f"a bandit moves its weights by what it sees at once, and {value} comes with "
+                    "labels: use ab_test or champion_challenger"
+                )
+            if value not in (*PROVABLE, *LABELLED):
                 raise BadInput(
                     f"target_metric {value!r} cannot be compared between arms here: "
-                    f"use one of {', '.join(PROVABLE)}"
+                    f"use one of {', '.join((*PROVABLE, *LABELLED))}"
                 )
     _check_config(strategy, config)
     return config
@@ -320,6 +328,16 @@ def _check_seen(
                 f"disagreement needs requests that both versions answer, and {strategy} has none: "
                 "use shadow, champion_challenger, or a step with shadow_percentage"
             )
+        if guardrail.metric == "auc" and not pairs:
+            raise BadInput(
+                f"auc compares how both versions rank the same requests, and {strategy} has none "
+                "that both answer: use shadow, champion_challenger, or a step with shadow_percentage"
+            )
+        if guardrail.metric == "reward" and not split:
+            raise BadInput(
+                f"a reward is of the answer that was given, and in {strategy} that is always "
+                "stable's: use a strategy that divides the requests"
+            )
         if guardrail.metric == "prediction_drift" and not split:
             raise BadInput(
                 f"prediction_drift compares two arms of requests, and {strategy} has none: "
@@ -346,12 +364,14 @@ def _check_guarded(
     last, _ = _follower(strategy, config)
     promotes = _promotes_by_evidence(strategy, config) and last != "ab_test"  # it shows its target
     promotes = promotes and (not steps or any("weight" in step for step in steps))
-    acting = any(not each.dry_run and each.metric != "sample_ratio" for each in guardrails)
+    acting = any(
+        each.required and not each.dry_run and each.metric != "sample_ratio" for each in guardrails
+    )
     if promotes and not acting and not objectives:
         free = ", or set require_proof to false" if "require_proof" in DEFAULTS[last] else ""
         raise BadInput(
             "no guardrail here has to be kept, so nothing would be shown before the promotion: "
-            f"give one beside sample_ratio that is not dry_run{free}"
+            f"give one beside sample_ratio that is required and not dry_run{free}"
         )
 
 

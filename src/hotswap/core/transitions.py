@@ -70,5 +70,11 @@ def promoting(rollout: Rollout, status: Status, why: str, reason: str = "flip") 
     """About to become stable. ``reason``: `FORCED` if a person insisted against the evidence."""
     at = next(n for n, step in enumerate(rollout.steps) if isinstance(step, Promote))
     skipped = tuple(range(status.step, at))
-    status = _replace(status, step=at, step_elapsed=0.0, passed=(*status.passed, *skipped))
+    status = _replace(
+        status,
+        step=at,
+        step_elapsed=0.0,
+        passed=(*status.passed, *skipped),
+        forced=reason == FORCED,
+    )
     return entered(status, "promoting", reason, f"{rollout.spec.version} is taking over: {why}")

@@ -98,7 +98,8 @@ class SplitLease:
         note = first.note = Note(notes, request_id, payload, split, key)
         try:
             reply = await self._answered(first, payload, deadline)
-            if self.fallback is not None and first.pairing is None:
+            # Where both are asked it is the pairs that are told, or those that failed would be alone.
+            if self.fallback is not None and not split.pair:
                 note.said(first, split.candidate)
             ns = _now_ns() - began
             outcome = first.outcome or "ok"

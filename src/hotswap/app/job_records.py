@@ -1,0 +1,53 @@
+"""Jobs over records: what would block control, done in the process of `hotswap.app.job`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from hotswap.core.label_evidence import Labels
+from hotswap.records.cohorts import Cohort
+
+#: Records from before a stretch that are looked at for ids that several requests carry, in seconds.
+_BEFORE = 3600.0
+
+
+class CohortRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="cohort"):
+    """Count the labels of one stretch of a rollout's requests: see `hotswap.records.cohorts.count`.
+
+    ``began``: Unix time at which the rollout did.
+    """
+
+    id: int
+    root: str
+    location: str | None
+    model: str
+    cohort: Cohort
+    labels: Labels
+    began: float
+
+
+def count_cohort(request: CohortRequest) -> Labels:
+    """The evidence with that stretch."""
+    import duckdb
+
+    from hotswap.records import cohorts, dataset
+
+    cohort = request.cohort
+    # Of keyed traffic each key's first request of the whole test counts.
+    split = set(cohort.weights) - set(cohort.paired)
+    since = request.began if split else max(request.began, cohort.since - _BEFORE)
+    for verify in (False, True):
+        with dataset.open(
+            Path(request.root), request.model, since=since, location=request.location, verify=verify
+        ) as opened:
+            try:
+                return cohorts.count(opened, cohort, request.labels)
+            except duckdb.Error:  # a file is damaged inside: without it
+                if verify:
+                    raise
+    raise AssertionError
+
+
+__all__ = ["CohortRequest", "count_cohort"]
