@@ -296,7 +296,7 @@ class _State:
             given_classes = rows.predictions(at, candidate)
             if all(each is None for each in given_classes) and chances is not None:
                 best: list[Any] = np.nan_to_num(chances, nan=-1.0).argmax(axis=1).tolist()
-                gone: list[bool] = np.isnan(chances).any(axis=1).tolist()
+                gone: Any = np.isnan(chances).any(axis=1).tolist()
                 given_classes = [
                     None if lost else each for each, lost in zip(best, gone, strict=True)
                 ]
