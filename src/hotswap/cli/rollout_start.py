@@ -130,6 +130,14 @@ def start(
             metavar="SECONDS",
         ),
     ] = None,
+    label_maturity_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--label-maturity-seconds",
+            help="How long after a request its label may come and still decide. Default: 86400.",
+            show_default=False,
+        ),
+    ] = None,
     min_requests: Annotated[
         int | None,
         typer.Option(
@@ -213,6 +221,7 @@ def start(
         "bake_seconds": bake_seconds,
         "watch_seconds": watch_seconds,
         "deadline_seconds": deadline_seconds,
+        "label_maturity_seconds": label_maturity_seconds,
         "min_requests": min_requests,
         "budget_ms": budget_ms,
         "key_input": key_input,

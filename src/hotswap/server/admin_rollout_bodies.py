@@ -65,6 +65,11 @@ _GUARDRAIL: Final = {
         "max": _NUMBER | {"description": "Tripwire: the candidate's own level."},
         "weight": _NUMBER | {"description": "Share of the evidence for rolling back."},
         "dry_run": {"type": "boolean", "default": False},
+        "required": {
+            "type": "boolean",
+            "default": True,
+            "description": "Without its proof nothing is promoted; else it can only roll back.",
+        },
         "source": {"type": "string", "examples": ["prometheus"]},
         "query": {"type": "string", "description": "Of a metric source; compared with max."},
     },
@@ -94,6 +99,7 @@ OPTIONS: Final[Mapping[str, Any]] = {
     "bake_seconds": _seconds("How long the old version is kept warm and watched against.", 600),
     "watch_seconds": _seconds("How long the new version is watched after that.", 3600),
     "deadline_seconds": _seconds("How long a step may wait for evidence.", 86400),
+    "label_maturity_seconds": _seconds("How long a label may take and still decide.", 86400),
     "min_requests": {"type": "integer", "minimum": 0, "default": 0},
     "budget_ms": {
         "type": ["number", "null"],
