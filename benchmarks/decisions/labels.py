@@ -58,16 +58,22 @@ def mcnemar_labels(rng: np.random.Generator, d: Floats, runs: int, horizon: int,
 
 
 def betting_labels(rng: np.random.Generator, d: Floats, runs: int, horizon: int, *, equal: bool, look: int = 20) -> Floats:  # fmt: skip
-    """F6 on any differences, each ``look`` labels."""
-    gains = vectors.difference_gains(d), vectors.difference_gains(-d)
-    both = np.stack(gains if equal else (gains[0], gains[0]))
-    wealth: Floats = np.zeros((runs, both.shape[2]))
+    """F6 on any differences, each ``look`` labels. As in production, what lies between two exact
+    buckets goes to one of them by a chance of its own.
+    """
+    share = d * differences.STEPS / 2 - np.floor(d * differences.STEPS / 2)
+    lower, upper = (
+        np.array([differences.bucket(x, chance) for x in d.tolist()]) for chance in (1 - 1e-12, 0.0)
+    )
+    turned = (-lower, -upper) if equal else (lower, upper)
+    gains = np.stack([vectors.difference_gains(at) for at in (lower, upper, *turned)])
+    wealth: Floats = np.zeros((runs, gains.shape[2]))
     found: Floats = np.full(runs, -1.0)
     for step in range(1, horizon // look + 1):
         going = np.flatnonzero(found < 0)
         rows = rng.integers(0, len(d), (len(going), look))
-        sides = rng.integers(0, 2, rows.shape)
-        wealth[going] += both[sides, rows].sum(axis=1)
+        ends = (rng.random(rows.shape) < share[rows]) + 2 * rng.integers(0, 2, rows.shape)
+        wealth[going] += gains[ends, rows].sum(axis=1)
         new = going[vectors.log_mean(wealth[going]) >= ALONE]
         found[new] = step * look
         if (found > 0).all():

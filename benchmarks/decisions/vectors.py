@@ -91,12 +91,11 @@ def margin_promotion_wealth(rho: float, cells: Floats, mean: float, margin: floa
     return margin_wealth(rho, cells[..., [1, 0, 3, 2]], 1.0 - mean, -margin)
 
 
-def difference_gains(d: Floats, margin: float = 0.0) -> Floats:
-    """(rows, bets): what each difference adds to the log wealth of the bets of
-    `hotswap.stats.differences.rollback_evidence`, counted in its bucket.
+def difference_gains(places: Ints, margin: float = 0.0) -> Floats:
+    """(rows, bets): what a row in each of these buckets adds to the log wealth of the bets of
+    `hotswap.stats.differences.rollback_evidence`.
     """
-    places = [differences.bucket(float(each)) for each in d]
-    least = np.array([differences.ends({at: 1}, 1)[0][0] for at in places])
+    least = np.array([differences.ends({at: 1}, 1)[0][0] for at in places.tolist()])
     return np.asarray(np.log1p(np.outer(least - margin, differences.BETS)), np.float64)
 
 

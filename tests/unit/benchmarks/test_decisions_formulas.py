@@ -54,7 +54,8 @@ def test_differences_are_the_production_formula() -> None:
     rng = seeded(9)
     d = np.round(rng.uniform(-1.0, 1.0, 200), 3)
     for delta in (0.0, 0.02):
-        found = vectors.log_mean(vectors.difference_gains(d, delta).sum(axis=0))
+        places = np.array([differences.bucket(each) for each in d.tolist()])
+        found = vectors.log_mean(vectors.difference_gains(places, delta).sum(axis=0))
         counts = differences.buckets(d)
         assert found == CLOSE(differences.rollback_evidence(counts, delta), abs=1e-7)
 
