@@ -12,12 +12,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.routing import APIRoute
 from typer.testing import CliRunner
 
 from hotswap.cli import rollout, rollout_start
 from hotswap.cli.client import CommandFailed
 from hotswap.config import Settings
+from hotswap.core.blueprint import GATE_KEYS, MODEL_KEYS, REPLAY_KEYS, VERSION_KEYS
+from hotswap.core.blueprint import parse as blueprint
 from hotswap.core.commands import COMMANDS
 from hotswap.core.metric_names import KNOWN
 from hotswap.core.plan import compile_steps
@@ -193,6 +196,22 @@ def test_every_key_of_version_yaml_is_documented() -> None:
     terms = re.findall(r"^((?:`\w+`(?:, )?)+)\n: ", page, flags=re.MULTILINE)
     documented = {name for term in terms for name in re.findall(r"`(\w+)`", term)}
     assert documented == set(VersionSettings.__struct_fields__)
+
+
+def test_every_key_of_hotswap_yaml_is_documented() -> None:
+    """The page on hotswap.yaml defines each key, and no key that does not exist."""
+    page = (DOCS / "reference" / "hotswap-yaml.md").read_text("utf-8")
+    documented = re.findall(r"^`(\w+)`\n: ", page, flags=re.MULTILINE)
+    assert documented == [*MODEL_KEYS, *VERSION_KEYS, *GATE_KEYS, *REPLAY_KEYS]
+
+
+def test_files_of_plan_and_apply_in_examples_are_accepted() -> None:
+    """Each hotswap.yaml, on a page or in examples/, is one that is read."""
+    texts = [path.read_text("utf-8") for path in (ROOT / "examples").rglob("hotswap.yaml")]
+    texts += [block for page in PAGES for block in _blocks(page, "yaml") if "models:\n" in block]
+    assert len(texts) >= 3
+    for text in texts:
+        assert blueprint(yaml.safe_load(text)).models
 
 
 @pytest.mark.parametrize("page", [*TOP, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))

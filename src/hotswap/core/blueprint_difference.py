@@ -136,7 +136,7 @@ def _stable(
         sentence = "give it all the traffic: none is active yet"
     elif active == target:
         kind = "keep"
-        sentence = f"{active} is active, which the file rolls out: it may be named as stable now"
+        sentence = f"{active} is active, which the file rolls out"
     elif running is not None:
         kind = "refused"
         sentence = (

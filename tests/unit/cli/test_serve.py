@@ -249,6 +249,7 @@ def test_every_command_takes_json(bare: Run) -> None:
             "predict",
             "plan",
             "apply",
+            "feedback",
         ]
     ]
     for command in commands:

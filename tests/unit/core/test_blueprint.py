@@ -105,7 +105,7 @@ ROLLOUT = {"version": "v2", "steps": [5, 50]}
         ),
         (
             {"models": {"m": {"rollout": ROLLOUT, "stable": "v2"}}},
-            "names v2 both as stable and as what is rolled out",
+            "models.m.rollout names v2, which is stable too",
         ),
         ({"models": {"m": {"gate": {"samples": True}}}}, "models.m.gate guards a rollout"),
         (

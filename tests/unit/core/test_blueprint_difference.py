@@ -97,7 +97,7 @@ def test_after_the_promotion_there_is_nothing_to_do() -> None:
     """The file may still name the version before as stable."""
     actions = _differ(_model(*BOTH, active="v2"), _rollout("Healthy"))
     assert not changed(actions.values())
-    assert "may be named as stable" in actions["stable"].sentence
+    assert "v1: v2 is active, which the file rolls out" in actions["stable"].sentence
     assert (actions["rollout"].kind, actions["rollout"].rollout) == ("keep", "r-1")
     baking = _differ(_model(*BOTH, active="v2"), _rollout("Baking"))
     assert baking["rollout"].kind == "follow"
