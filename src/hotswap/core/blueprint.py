@@ -120,7 +120,7 @@ def _model(where: str, name: str, raw: object) -> WantedModel:
         rollout = _rollout(f"{where}.rollout", name, rollout)
         if rollout["version"] == stable:
             raise BadInput(
-                f"{where} names {stable}, which is stable too: a rollout begins beside another "
+                f"{where}.rollout names {stable}, which is stable too: a rollout begins beside another "
                 "version, and is left out of the file once it was promoted"
             )
     gate = _gate(f"{where}.gate", fields["gate"]) if fields.get("gate") is not None else None
