@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import IO, Any, Final
 
 import msgspec
@@ -22,6 +22,8 @@ _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 #: An identifier such as 007 is no number: it would come back as 7.
 _PADDED: Final = re.compile(r"[+-]?0[0-9]")
 
+#: What stands for a byte that is not UTF-8.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: As pandas writes them.
 _WORDS: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "nan": None}
 
@@ -91,6 +93,7 @@ def _csv(text: IO[str], name: str, columns: Columns) -> Iterator[Line]:
     for column in columns.names():
         if header.count(column) > 1:
             raise CommandFailed(f"{name} has the column {column!r} twice")
+    places = [(n, header.index(n), n == columns.id) for n in columns.names() if n in header]
     while True:
         try:
             cells = next(reader)
@@ -106,17 +109,16 @@ def _csv(text: IO[str], name: str, columns: Columns) -> Iterator[Line]:
             said = f"it has {len(cells)} values, and the first line has {len(header)}"
             yield Line(number, problem=said)
             continue
-        given = {key: cell.strip() for key, cell in zip(header, cells, strict=True)}
-        yield _checked(number, _typed(given, columns), columns)
+        yield _checked(number, _typed(cells, places), columns)
 
 
-def _typed(given: Mapping[str, str], columns: Columns) -> dict[str, Any]:
+def _typed(cells: Sequence[str], places: Sequence[tuple[str, int, bool]]) -> dict[str, Any]:
     """What is empty is not there; the id stays text, whatever it looks like."""
     typed: dict[str, Any] = {}
-    for name in columns.names():
-        cell = given.get(name, "")
+    for name, at, is_text in places:
+        cell = cells[at].strip()
         if cell:
-            typed[name] = cell if name == columns.id else _value(cell)
+            typed[name] = cell if is_text else _value(cell)
     return typed
 
 
@@ -250,7 +252,7 @@ def _checked(number: int, given: Any, columns: Columns) -> Line:
         problem = f"{columns.label} must be a number, true, false, text, or a list of them"
     elif reward is not None and not _is_number(reward):
         problem = f"{columns.reward} must be a number"
-    elif any("\ud800" <= c <= "\udfff" for c in f"{id}{label}"):
+    elif not (said := f"{id}{label}").isascii() and _SURROGATE.search(said):
         problem = "it is not UTF-8 text"
     if problem:
         return Line(number, problem=problem)
