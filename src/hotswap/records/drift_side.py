@@ -1,0 +1,149 @@
+"""One side of a model's records, inputs or outputs: collect a reference, then count what comes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from hotswap.records import drift_columns, drift_counts, drift_reference
+from hotswap.records.dataset import Opened
+from hotswap.records.drift_counts import Choice
+from hotswap.records.drift_detect import Detectors, Watch
+from hotswap.records.drift_state import Frozen, Side
+from hotswap.records.schema import INPUT
+
+#: Of all columns of a model together: rows to a false alarm, at least, on average.
+LEAST_ARL: Final = 1e7
+_YEAR: Final = 365.0 * 86400.0
+
+
+class Way(NamedTuple):
+    """How one side is watched. ``version``: whose outputs, "" for inputs; ``rows`` of a reference;
+    ``slice_us``: the grid of time; ``recorded``: columns that are recorded now, None if unknown.
+    """
+
+    name: str
+    version: str
+    tolerance: float
+    rows: int
+    columns: tuple[str, ...]
+    one_row: bool
+    slice_us: int
+    recorded: frozenset[str] | None = None
+
+    def choice(self, types: Mapping[str, str]) -> Choice:
+        """Which records count."""
+        inputs: tuple[str, ...] = ()
+        if self.name == "input":
+            inputs = tuple(each for each in types if each.startswith(INPUT))
+        return Choice(inputs[: drift_columns.MOST_COLUMNS], self.version, self.one_row)
+
+    def after(self, at: int) -> int:
+        """Where the next slice begins."""
+        return (at // self.slice_us + 1) * self.slice_us
+
+
+class Counted(NamedTuple):
+    """``fresh``: columns that were alarmed now; ``skipped``: which are not watched now, and why."""
+
+    side: Side
+    fresh: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def collect(side: Side, way: Way, opened: Opened, end: int) -> tuple[Side, int | None]:
+    """The side with what came before ``end`` (µs), and the time of the reference's last row if
+    there are rows enough now.
+    """
+    choice = way.choice(opened.columns)
+    if way.name == "input" and not choice.inputs:
+        return msgspec.structs.replace(side, counted=end), None
+    missing = way.rows - side.collected
+    here = drift_counts.there(opened.sql, choice, side.counted)
+    last = None
+    if here >= missing:
+        last = drift_counts.nth(opened.sql, choice, side.counted, missing)
+    latest = drift_counts.latest(opened.sql, choice, side.counted) or side.latest
+    found = msgspec.structs.replace(
+        side, counted=end, collected=side.collected + here, latest=latest
+    )
+    return found, last
+
+
+def freeze(side: Side, way: Way, opened: Opened, last: int) -> Frozen:
+    """The reference: the records from ``side.since`` to ``last`` (µs)."""
+    choice = way.choice(opened.columns)
+    columns, skipped = drift_columns.choose(opened.columns, way.columns, way.name)
+    if way.recorded is not None and way.name == "input":
+        columns = [each for each in columns if each.source in way.recorded]
+    table = drift_counts.take_out(opened.sql, choice, columns, side.since, last + 1)
+    found = []
+    for column in columns:
+        bins = drift_reference.freeze(opened.sql, table, column)
+        if bins is None:
+            skipped.append(f"{column.name} has no value that is watched in the reference")
+        else:
+            found.append(bins)
+    row = opened.sql.execute(f"SELECT min(at_us), count(*) FROM {table}").fetchone()
+    drift_counts.put_away(opened.sql)
+    assert row is not None
+    first, rows = int(row[0]), int(row[1])
+    per_second = rows / max(1.0, (last - first) / 1e6)
+    # Half of the false alarms that may be for each side.
+    arl = 2.0 * max(LEAST_ARL, per_second * _YEAR)
+    return Frozen(
+        way.name, way.version, first, last, rows, tuple(found), tuple(skipped), way.tolerance, arl
+    )
+
+
+def begun(frozen: Frozen, way: Way) -> Side:
+    """Nothing is counted yet behind a reference."""
+    return Side(
+        since=frozen.first, version=frozen.version, frozen=frozen.digest,
+        counted=way.after(frozen.last), latest=frozen.last, collected=frozen.rows,
+        watches={bins.column.name: Watch() for bins in frozen.columns},
+    )  # fmt: skip
+
+
+def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Counted:
+    """The side with the slices before ``end`` (µs). ``side`` itself is changed."""
+    bins, skipped = [], []
+    for each in frozen.columns:
+        column = each.column
+        gone = way.recorded is not None and column.source not in way.recorded
+        if way.name == "input" and gone:
+            skipped.append(f"{column.name} is not recorded any more")
+        elif column.source not in opened.columns:
+            pass  # nothing was recorded at all
+        elif not drift_columns.same_kind(column, opened.columns):
+            skipped.append(
+                f"{column.name} is of another type than in the reference: freeze another"
+            )
+        else:
+            bins.append(each)
+    detectors = [Detectors(each, frozen.tolerance, frozen.column_arl) for each in bins]
+    fresh: list[str] = []
+    choice = way.choice(opened.columns)
+    for piece in drift_counts.slices(opened.sql, choice, bins, side.counted, end, way.slice_us):
+        side.latest = piece.latest
+        for detector in detectors:
+            name = detector.bins.column.name
+            counts = piece.counts.get(name)
+            if counts is not None and detector.update(side.watches[name], counts, piece.end):
+                fresh.append(name)
+    side.counted = end
+    return Counted(side, tuple(fresh), tuple(skipped))
+
+
+def false_alarm_rows(frozen: Mapping[str, Frozen | None]) -> float | None:
+    """Rows to a false alarm of any column of both sides, at least, on average."""
+    rates = [1.0 / each.arl for each in frozen.values() if each is not None]
+    return 1.0 / math.fsum(rates) if rates else None
+
+
+__all__ = [
+    "LEAST_ARL", "Counted", "Way", "begun", "collect", "count", "false_alarm_rows", "freeze",
+]  # fmt: skip
