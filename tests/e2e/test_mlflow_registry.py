@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from tests.e2e.load import Load
 from tests.e2e.rollouts import write_version
 from tests.mlflow_server import MlflowServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.integration, pytest.mark.timeout(400)]
 
 #: A candidate that fails no more often is promoted after a few requests; nothing bakes.
 QUICK: dict[str, Any] = {
@@ -95,10 +97,13 @@ class Place:
         wait_until(lambda: self.server.model(self.name)["active"] == version, f"{version} to serve")
 
     def rollouts(self) -> list[dict[str, Any]]:
-        """Newest first."""
-        answer = self.server.control("GET", f"/api/v1/rollouts?model={self.name}")
-        assert answer.status == 200, answer
-        return list(answer.json["rollouts"])
+        """Newest first; once control has read them, should it have been restarted."""
+
+        def shown() -> list[list[dict[str, Any]]] | None:
+            answer = self.server.control("GET", f"/api/v1/rollouts?model={self.name}")
+            return [answer.json["rollouts"]] if answer.status == 200 else None
+
+        return wait_until(shown, "the rollouts to be shown")[0]
 
     def until_rollout(self, version: str, *phases: str) -> dict[str, Any]:
         def there() -> dict[str, Any] | None:
@@ -280,6 +285,39 @@ def test_versions_that_vanish_or_change_change_nothing_here(place: Place) -> Non
     assert server.predict(place.name).json["prediction"] == 2.0
     place.champion("3")
     place.until_active("3")
+
+
+def kill_control(server: Server) -> None:
+    """At once; its successor answers when this returns."""
+    killed = set(server.control_pids())
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: set(server.control_pids()) - killed, "another control")
+    server.wait_control()
+
+
+def test_a_killed_control_does_nothing_twice(place: Place) -> None:
+    """Killed in the middle of what an alias asks for, it goes on; requests do not notice."""
+    for _ in range(4):
+        place.publish()
+    place.champion("1")
+    endless = {"config": {"min_pairs": 10**6}, "guardrails": [{"metric": "error_rate"}]}
+    server = place.serve(endless)
+    with Load(server.data_port, place.name, 4) as load:
+        for number, version in enumerate(("2", "3"), start=1):
+            place.challenger(version)
+            wait_until(lambda number=number: len(place.rollouts()) == number, "a rollout")  # type: ignore[misc]
+            kill_control(server)
+            view = place.until_rollout(version, "Progressing")
+            place.until("it to be remembered", lambda f, id=view["id"]: f["rollout"] == id)  # type: ignore[misc]
+        place.champion("4")
+        kill_control(server)
+        place.until_active("4")
+        load.wait(50)
+    load.expect_no_failure()
+    # The champion moved: what ran gave way, and the challenger's alias did not move since.
+    assert [view["version"] for view in place.rollouts()] == ["3", "2"]
+    assert {view["phase"] for view in place.rollouts()} == {"RolledBack"}
 
 
 def test_a_webhook_is_heeded_before_the_next_poll(place: Place) -> None:

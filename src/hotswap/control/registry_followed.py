@@ -23,6 +23,7 @@ from hotswap.core.registry_wishes import (
     activated,
     challenge,
     judged,
+    key_of,
     next_step,
     stopped,
     told,
@@ -244,11 +245,15 @@ class Followed:
 
     async def _try(self, wish: Try) -> Memory:
         memory = self.memory
+        key = key_of(memory, wish.version)
+        for view in await self._rollouts():
+            if view.idempotency_key == key:  # control ended before it could remember
+                return tried(memory, wish.version, view.id)
         body = challenge(memory.model, wish.version, self._spec.percentage, self._spec.rollout)
         body |= {
             "on_running": wish.on_running,
             "force": True,  # the alias was moved to it since, whatever became of it before
-            "idempotency_key": f"registry/{memory.model}/{wish.version}/{memory.moves}",
+            "idempotency_key": key,
         }
         view = await self._control.start_rollout(body, who=WHO)
         log.info("the registry's candidate is tried", model=memory.model, version=wish.version,

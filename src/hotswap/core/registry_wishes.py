@@ -117,8 +117,8 @@ def next_step(listed: Listed, memory: Memory, local: Local) -> Step:
     if listed.stable or listed.candidate:
         memory = msgspec.structs.replace(memory, aliased=True)
     stable, candidate = wanted(listed, memory)
-    own = next((each for each in local.rollouts if each.id == memory.rollout), None)
-    others = [each for each in local.rollouts if own is None or each.id != own.id]
+    own = [each for each in local.rollouts if _is_own(each, memory)]
+    others = [each for each in local.rollouts if not _is_own(each, memory)]
     notes = list(_gone(listed, memory, stable))
     if stable is not None and stable != memory.stable:
         if stable == local.active:
@@ -130,8 +130,22 @@ def next_step(listed: Listed, memory: Memory, local: Local) -> Step:
             )
             return Step(None, memory, tuple(notes))
         else:
-            return Step(Activate(stable, replace=own is not None), memory, tuple(notes))
+            return Step(Activate(stable, replace=bool(own)), memory, tuple(notes))
     return _candidate(candidate, stable, memory, local, own, others, notes)
+
+
+def key_of(memory: Memory, version: str) -> str:
+    """The idempotency key of the version's rollout: another one each time that the alias moves."""
+    return f"{_own_keys(memory)}{version}/{memory.moves}"
+
+
+def _own_keys(memory: Memory) -> str:
+    return f"registry/{memory.model}/"
+
+
+def _is_own(view: RolloutView, memory: Memory) -> bool:
+    """Whether the registry started it, even if control ended before it could remember that."""
+    return view.id == memory.rollout or view.idempotency_key.startswith(_own_keys(memory))
 
 
 def _candidate(
@@ -139,11 +153,11 @@ def _candidate(
     stable: str | None,
     memory: Memory,
     local: Local,
-    own: RolloutView | None,
+    own: Sequence[RolloutView],
     others: Sequence[RolloutView],
     notes: list[str],
 ) -> Step:
-    trial = own if own is not None and own.phase in TRIAL else None
+    trial = next((each for each in own if each.phase in TRIAL), None)
     if candidate == memory.candidate:
         return Step(None, memory, tuple(notes))
     none = candidate is None or candidate in (stable, local.active)
@@ -161,15 +175,15 @@ def _candidate(
     if local.active is None:
         notes.append(f"version {candidate} waits: there is no active version to try it beside")
         return Step(None, memory, tuple(notes))
-    if trial is not None and others:  # it waits itself, for a bake before it
-        return Step(Stop(trial.id, "the registry names another candidate"), memory, tuple(notes))
-    if own is None and others:
+    if others:
         notes.append(
             f"version {candidate} waits: rollout {others[0].id} runs, which the registry did not "
             "start"
         )
         return Step(None, memory, tuple(notes))
-    how = "replace" if trial is not None else "queue" if own is not None else "refuse"
+    if trial is not None and len(own) > 1:  # it waits itself, for a bake before it
+        return Step(Stop(trial.id, "the registry names another candidate"), memory, tuple(notes))
+    how = "replace" if trial is not None else "queue" if own else "refuse"
     return Step(Try(candidate, how), memory, tuple(notes))
 
 

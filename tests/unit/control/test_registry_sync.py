@@ -180,6 +180,34 @@ async def test_a_moved_alias_takes_over_and_a_removed_one_ends_its_rollout(world
     assert world.active == "2"
 
 
+async def test_a_rollout_that_was_not_remembered_is_found_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control ended between its start and the store: it is not started twice, even if it is over."""
+    world.registry.set(stable="1")
+    world.start()
+    await world.look()
+    good = world.store.put
+
+    async def put(*_: Any) -> int:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(world.store, "put", put)
+    world.registry.set(candidate="2")
+    first = (await world.look()).rollout
+    monkeypatch.setattr(world.store, "put", good)
+    await world.restart()
+    assert (await world.look()).rollout == first
+    world.registry.set(candidate="3")
+    monkeypatch.setattr(world.store, "put", put)
+    second = (await world.look()).rollout or ""
+    world.control.see(second, phase="RolledBack", reason="guardrail", final=True)
+    monkeypatch.setattr(world.store, "put", good)
+    await world.restart()
+    assert (await world.look()).rollout == second
+    assert len(world.done("start_rollout")) == 2
+
+
 async def test_two_names_that_become_one_are_not_mixed(world: World) -> None:
     """The later one is not followed, and it is said."""
     from hotswap.core.registry_wishes import local_name

@@ -19,6 +19,7 @@ from hotswap.core.registry_wishes import (
     activated,
     challenge,
     judged,
+    key_of,
     local_name,
     next_step,
     stopped,
@@ -100,10 +101,21 @@ def test_a_candidate_waits_for_the_end_of_what_is_past_its_trial(phase: str) -> 
 def test_a_queued_candidate_that_is_overtaken_ends_first() -> None:
     """So that what bakes before it is left alone."""
     kept = memory("1", "3", rollout="r2")
-    queued, bakes = rollout("r2", "3", "Preparing"), rollout("r1", "2", "Baking")
+    queued = rollout("r2", "3", "Preparing")
+    bakes = rollout("r1", "2", "Baking", idempotency_key="registry/m/2/0")
     done = step(listed("1", "4"), kept, "2", queued, bakes)
     assert isinstance(done.wish, Stop)
     assert done.wish.rollout == "r2"
+    assert step(listed("4", "3"), kept, "2", queued, bakes).wish == Activate("4", replace=True)
+
+
+def test_a_rollout_is_the_registrys_by_its_key_too() -> None:
+    """Control may end between the start of one and remembering it."""
+    kept = memory("1")
+    own = rollout("r1", "2", idempotency_key=key_of(kept, "2"))
+    assert step(listed("1", "2"), kept, "1", own).wish == Try("2", "replace")
+    assert step(listed("3", "2"), kept, "1", own).wish == Activate("3", replace=True)
+    assert key_of(tried(kept, "2", "r1"), "2") != own.idempotency_key
 
 
 def test_rollouts_of_others_are_not_touched() -> None:
@@ -116,6 +128,8 @@ def test_rollouts_of_others_are_not_touched() -> None:
     candidate = step(listed("1", "2"), memory("1"), "1", theirs)
     assert candidate.wish is None
     assert "rollout x runs" in candidate.notes[0]
+    waiting = step(listed("1", "3"), memory("1", "2", rollout="r"), "1", theirs, rollout("r", "2"))
+    assert waiting.wish is None  # theirs waits for its end: replacing it would end theirs too
 
 
 def test_a_removed_candidate_is_withdrawn_while_it_is_on_trial() -> None:
