@@ -1,0 +1,158 @@
+"""Labelled rows as arrays, each version's answer on its side, in order of arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from hotswap.records import schema
+from hotswap.records.answers import Answers
+from hotswap.records.dataset import Opened, named, quoted
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+#: Of more labelled rows only the newest are looked at.
+MOST: Final = 2_000_000
+
+
+@dataclass
+class Answered:
+    """One side. ``predictions``: as they are, None for none; ``chances``: rows by classes, NaN where
+    there are none, or None for a model without; ``score``: of the last class, or the prediction.
+    """
+
+    version: str
+    predictions: Array
+    chances: Floats | None
+    score: Floats
+
+    @property
+    def missing(self) -> Array:
+        """Rows without an answer."""
+        gone = np.array([each is None for each in self.predictions], dtype=bool)
+        if self.chances is not None:
+            return gone & np.isnan(self.chances).any(axis=1)
+        return gone
+
+    def take(self, at: Array) -> Answered:
+        """Some of the rows."""
+        chances = None if self.chances is None else self.chances[at]
+        return Answered(self.version, self.predictions[at], chances, self.score[at])
+
+
+@dataclass
+class Rows:
+    """``labels``: numbers or texts. ``times``: Unix. ``names``: request and row, for chances that
+    depend on nothing else. ``segment``: the values of the column that was asked for.
+    """
+
+    times: Floats
+    names: list[str]
+    labels: Array
+    sides: tuple[Answered, ...]
+    segment: Array | None = None
+    cut: bool = False
+    numbers: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.numbers = as_numbers(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def as_numbers(values: Sequence[Any] | Array) -> Floats:
+    """Values as numbers, NaN for what is none."""
+    return np.array([_number(each) for each in values], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def side_columns(answers: Answers, columns: Mapping[str, str], version: str) -> tuple[str, str]:
+    """SQL of a version's prediction and probabilities, whichever side of a record it is on."""
+
+    def of(own: str) -> str:
+        if not own or own not in columns:
+            return "NULL"
+        other = schema.OTHER + own.removeprefix(schema.OUTPUT)
+        theirs = named(other) if other in columns else "NULL"
+        return f"CASE WHEN version = {quoted(version)} THEN {named(own)} ELSE {theirs} END"
+
+    return of(answers.prediction), of(answers.probabilities)
+
+
+def read(
+    opened: Opened, answers: Answers, versions: Sequence[str], where: str, by: str | None
+) -> Rows:
+    """The newest labelled rows of ``where``, oldest first. ``by``: an input column to keep."""
+    picked = [
+        "epoch_us(time) / 1e6 AS at", "request_id", '"row"',
+        "label", "label_text",
+    ]  # fmt: skip
+    for number, version in enumerate(versions):
+        prediction, chances = side_columns(answers, opened.columns, version)
+        picked += [f"{prediction} AS p{number}", f"{chances} AS c{number}"]
+    if by is not None:
+        picked.append(f"{named(schema.INPUT + by)} AS segment")
+    query = (
+        f"SELECT {', '.join(picked)} FROM labelled WHERE {where} "
+        "AND (label IS NOT NULL OR label_text IS NOT NULL) "
+        f'ORDER BY time DESC, request_id, "row" LIMIT {MOST + 1}'
+    )
+    opened.sql.execute("SET preserve_insertion_order = true")
+    table = opened.sql.sql(query).to_arrow_table()
+    cut = table.num_rows > MOST
+    table = table.slice(0, MOST)
+    order = np.arange(table.num_rows)[::-1]
+    given = {name: _objects(table[name].to_pylist())[order] for name in table.column_names}
+    labels = np.where(
+        np.array([each is None for each in given["label"]], dtype=bool),
+        given["label_text"],
+        given["label"],
+    )
+    sides = tuple(
+        _side(version, given[f"p{number}"], given[f"c{number}"])
+        for number, version in enumerate(versions)
+    )
+    names = [f"{a}\0{b}" for a, b in zip(given["request_id"], given["row"], strict=True)]
+    times = np.asarray(given["at"], dtype=np.float64)
+    return Rows(times, names, labels, sides, given.get("segment"), cut)
+
+
+def _side(version: str, predictions: Array, chances: Array) -> Answered:
+    size = max((len(each) for each in chances if each is not None), default=0)
+    matrix: Floats | None = None
+    if size >= 2:
+        nothing = [np.nan] * size
+        matrix = np.array(
+            [each if each is not None and len(each) == size else nothing for each in chances],
+            dtype=np.float64,
+        ).reshape(-1, size)
+        if all(each is None for each in predictions) and len(matrix):
+            known = ~np.isnan(matrix).any(axis=1)
+            best = np.nan_to_num(matrix, nan=-1.0).argmax(axis=1)
+            predictions = _objects(
+                [int(b) if k else None for b, k in zip(best.tolist(), known.tolist(), strict=True)]
+            )
+    score = matrix[:, -1] if matrix is not None else as_numbers(predictions)
+    return Answered(version, predictions, matrix, score)
+
+
+def _objects(values: list[Any]) -> Array:
+    made = np.empty(len(values), dtype=object)
+    made[:] = values
+    return made
+
+
+__all__ = ["MOST", "Answered", "Rows", "as_numbers", "read", "side_columns"]
