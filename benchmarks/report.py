@@ -336,6 +336,18 @@ def request_lines(seen: dict[str, Any]) -> list[str]:
     ]
 
 
+def recording_lines(seen: dict[str, Any]) -> list[str]:
+    return [
+        "## Records",
+        "",
+        f"Every request recorded with its inputs, against none: {seen['rps_ratio']:.3f} × the requests/s at 32 "
+        f"connections (median of {len(seen['closed']['on'])} pairs), {seen['p99_ratio']:.2f} × the p99 at "
+        f"{figure(seen['rate'])} requests/s ({figure(seen['on_p99_ms'], 'ms')} against "
+        f"{figure(seen['off_p99_ms'], 'ms')}; p50 {seen['p50_ratio']:.2f} ×).",
+        "",
+    ]
+
+
 def swap_lines(seen: dict[str, Any]) -> list[str]:
     return [
         "## Memory over swaps",
@@ -358,6 +370,7 @@ WRITERS = {
     "rows": row_lines,
     "registry": registry_lines,
     "request": request_lines,
+    "recording": recording_lines,
     "swaps": swap_lines,
 }
 

@@ -88,6 +88,8 @@ TARGETS = (
     Target("loading", "loading a 2 s model beside traffic: p99 against idle", "×", 1.2, True, _at("p99_ratio")),
     Target("loading", "loading a 2 s model beside traffic: requests failed", "", 0, True, _at("failed")),
     Target("request", "choose + lease + tally on one request", "µs", 15.0, True, _at("median_us")),
+    Target("recording", "records on against off: requests/s at 32 connections", "×", 0.95, False, _at("rps_ratio")),
+    Target("recording", "records on against off: p99 at half the capacity", "×", 1.05, True, _at("p99_ratio")),
     Target("ready", "switch of a small cold model until it answers (median)", "ms", 150.0, True, _at("ready_ms")),
     Target("ready", "first live request after a switch against steady p50 (median)", "×", 2.0, True, _at("first_ratio")),
     Target("memory", "unshared memory of a loaded version beyond its artifact, scikit-learn", "MiB", 15.0, True, _at("skops", "beyond_artifact_mib")),

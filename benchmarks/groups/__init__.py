@@ -13,6 +13,7 @@ from benchmarks.groups import (
     loading,
     memory,
     overload,
+    recording,
     registry,
     requests,
     shapes,
@@ -34,5 +35,6 @@ GROUPS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "rows": shapes.rows,
     "registry": registry.measure,
     "request": requests.measure,
+    "recording": recording.measure,
     "swaps": swaps.measure,
 }

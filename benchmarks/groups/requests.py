@@ -32,7 +32,7 @@ async def _rounds(rounds: int, times: int) -> list[float]:
     class Answered(WorkerPlane):
         """The plane itself, but for the way to the host."""
 
-        async def call(self, *_: Any) -> Reply:
+        async def ask(self, *_: Any) -> Reply:
             return reply
 
     epoch = Epoch(Words.create("bench-epoch", MODELS))
