@@ -79,7 +79,7 @@ class Worker:
         if self._server is not None:
             await self._server.close()
         if self._plane is not None and self._plane.notes is not None:
-            self._plane.notes.flush()
+            self._plane.notes.finish()
         self._channel.close()
         await asyncio.sleep(0)
         return 0

@@ -9,8 +9,10 @@ checksum, and looks again later.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ _HEADER: Final = 4096
 _PREFIX: Final = struct.Struct("<II")
 _SKIP: Final = 0xFFFF_FFFF
 _KNOWN: Final = 0x676E69722D736B01
+_LEAST: Final = 1024 * 1024
+_ZEROS: Final = memoryview(bytes(64 * 1024))
 
 
 class Ring:
@@ -31,7 +35,7 @@ class Ring:
 
     >>> import tempfile
     >>> ring = Ring.create(Path(tempfile.mkdtemp()) / "0.0", 1024)
-    >>> ring.put([b"one", b"two"], records=2, wall_us=5), [bytes(c) for c, _ in ring.chunks()]
+    >>> ring.put([b"one", b"two"], records=2), [bytes(c) for c, _ in ring.chunks()]
     (True, [b'onetwo'])
     """
 
@@ -51,12 +55,16 @@ class Ring:
             raise ValueError(f"{path.name} is no ring")
 
     @classmethod
-    def create(cls, path: Path, size: int = SIZE) -> Ring:
-        """Make one, or take over what an earlier writer left. Raises `OSError`: no room for it."""
+    def create(cls, path: Path, size: int | None = None) -> Ring:
+        """Make one, or take over what an earlier writer left. Raises `OSError`: no room for it.
+
+        Without ``size``: `SIZE`, or less where memory for it is scarce.
+        """
         try:
             return cls(path)
         except (FileNotFoundError, ValueError):
             pass
+        size = fitting(path.parent) if size is None else size
         hidden = path.with_name(f".{path.name}")
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -82,11 +90,8 @@ class Ring:
 
     # --- the writer
 
-    def put(self, parts: list[bytes], records: int, wall_us: int) -> bool:
-        """Put in one chunk; False, and ``records`` counted as dropped, if there is no room.
-
-        ``wall_us``: up to when (Unix time) everything was put in, this included.
-        """
+    def put(self, parts: list[bytes], records: int) -> bool:
+        """Put in one chunk; False, and ``records`` counted as dropped, if there is no room."""
         words = self._words
         length = 0
         for part in parts:
@@ -112,11 +117,10 @@ class Ring:
             start = end
         _PREFIX.pack_into(view, at, length, checksum)
         words[_HEAD] = head + skip + need
-        words[_WRITTEN_AT] = wall_us
         return True
 
-    def idle(self, wall_us: int) -> None:
-        """Everything until then was put in."""
+    def settle(self, wall_us: int) -> None:
+        """Everything until then (Unix time, µs) was put in, or found no room."""
         self._words[_WRITTEN_AT] = wall_us
 
     def drop(self, records: int) -> None:
@@ -153,9 +157,27 @@ class Ring:
             at += (8 + length + 7) & ~7
             yield chunk, at
 
-    def release(self, position: int) -> None:
-        """What lies before this position is kept elsewhere now: its room is free."""
+    def release(self, position: int, wipe: bool = False) -> None:
+        """What lies before this position is kept elsewhere now: its room is free.
+
+        ``wipe``: with zeros over it.
+        """
+        at = int(self._words[_TAIL])
+        while wipe and at < position:
+            offset = at % self.size
+            size = min(position - at, self.size - offset, len(_ZEROS))
+            self._bytes[offset : offset + size] = _ZEROS[:size]
+            at += size
         self._words[_TAIL] = position
+
+    def skip(self) -> None:
+        """Give up on all that is in it: nothing of that can be read."""
+        self._words[_TAIL] = self._words[_HEAD]
+
+    @property
+    def filled(self) -> int:
+        """Bytes that were not released yet."""
+        return int(self._words[_HEAD]) - int(self._words[_TAIL])
 
     @property
     def position(self) -> int:
@@ -163,4 +185,21 @@ class Ring:
         return int(self._words[_TAIL])
 
 
-__all__ = ["SIZE", "Ring"]
+def fitting(folder: Path) -> int:
+    """Bytes that a ring may take there: an eighth of what is free, for its neighbours need room too.
+
+    Raises `OSError` if that is too little for any.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except FileNotFoundError:
+        free = 0
+    size = SIZE
+    while size > free // 8:
+        size //= 2
+    if size < _LEAST:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    return size
+
+
+__all__ = ["SIZE", "Ring", "fitting"]

@@ -161,25 +161,34 @@ def _inputs(chunk: Chunk, lines: int, privacy: Privacy) -> list[tuple[str, pa.Ar
     for layout, raw in zip(chunk.inputs, chunk.raws, strict=True):
         tensor = decode_tensor(raw, layout, lines)
         size = int(np.prod(layout.shape)) if layout.shape else 1
-        if len(chunk.inputs) == 1 and len(layout.shape) == 1 and size <= FEATURES:
-            named = chunk.features if len(chunk.features) == size else None
+        alone = len(chunk.inputs) == 1 and len(layout.shape) == 1
+        names: Sequence[str] = ()
+        if alone:
+            told = len(chunk.features) == size
+            names = chunk.features if told else [f"x{at}" for at in range(size)]
+        if alone and (size <= FEATURES or privacy.tells_apart(names)):
             by_column = np.ascontiguousarray(tensor.T)
-            for at in range(size):
-                name = named[at] if named else f"x{at}"
-                _keep(found, name, by_column[at], Layout(name, layout.datatype, ()), privacy)
+            for at, name in enumerate(names):
+                column = Layout(name, layout.datatype, ())
+                _keep(found, name, by_column[at], column, privacy, layout.name)
         else:
             _keep(found, layout.name, tensor, layout, privacy)
     return found
 
 
 def _keep(
-    found: list[tuple[str, pa.Array]], name: str, values: Array, layout: Layout, privacy: Privacy
+    found: list[tuple[str, pa.Array]],
+    name: str,
+    values: Array,
+    layout: Layout,
+    privacy: Privacy,
+    tensor: str | None = None,
 ) -> None:
     import pyarrow as pa
 
-    if not privacy.keeps(name):
+    if not privacy.keeps(name, tensor):
         return
-    if privacy.hides(name):
+    if privacy.hides(name, tensor):
         found.append((name, pa.array(privacy.hash(values), pa.uint64())))
     else:
         found.append((name, _column(values, layout)))

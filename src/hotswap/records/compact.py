@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
 
 from hotswap.records import schema
 from hotswap.records.files import (
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 FEW: Final = 16
 #: Files of this many bytes are left as they are.
 LARGE: Final = 256 * 1024 * 1024
+#: What could not be read of a segment is kept aside under this name.
+DAMAGED: Final = ".damaged"
+_PART: Final = ".part"
 _ROWS: Final = 64 * 1024
+_HOW: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
 
 
 def when_of(model: str) -> str:
@@ -42,23 +47,27 @@ def write_part(
 
     folder = place.path(f"{days_folder(model)}/day={day}")
     name = part_name(first, last, schema.fingerprint(table.schema))
-    path, hidden = f"{folder}/{name}", f"{folder}/.{name}.part"
+    with _hidden(place, folder, name) as sink:
+        parquet.write_table(table.sort_by(when_of(model)), sink, row_group_size=_ROWS, **_HOW)
+    return f"{folder}/{name}"
+
+
+@contextlib.contextmanager
+def _hidden(place: Location, folder: str, name: str) -> Iterator[Any]:
+    """A file that has its name only once it is whole, and on the disk."""
+    hidden = f"{folder}/.{name}{_PART}"
     place.fs.makedirs(folder, exist_ok=True)
     try:
         with place.fs.open(hidden, "wb") as sink:
-            parquet.write_table(
-                table.sort_by(when_of(model)),
-                sink,
-                compression="zstd",
-                row_group_size=_ROWS,
-                write_page_checksum=True,
-            )
-        place.fs.mv(hidden, path)
+            yield sink
+            if not place.remote:
+                sink.flush()
+                os.fsync(sink.fileno())
+        place.fs.mv(hidden, f"{folder}/{name}")
     except BaseException:
-        with contextlib.suppress(OSError, FileNotFoundError):
+        with contextlib.suppress(OSError):
             place.fs.rm(hidden)
         raise
-    return path
 
 
 def compact(place: Location, model: str, segment: Segment) -> str:
@@ -71,57 +80,98 @@ def compact(place: Location, model: str, segment: Segment) -> str:
     import pyarrow.compute as pc
 
     read = read_segment(segment.path)
+    problem = read.problem
     if read.batches:
-        table = pa.Table.from_batches(read.batches)
-        days = pc.strftime(table[when_of(model)], "%Y-%m-%d")
-        for day in sorted(set(days.unique().to_pylist())):
-            rows = table.filter(pc.equal(days, day))
-            write_part(place, model, day, segment.number, segment.number, rows)
-    if read.problem:
-        segment.path.rename(segment.path.with_suffix(".damaged"))
+        try:
+            table = pa.Table.from_batches(read.batches)
+            days = pc.strftime(table[when_of(model)], "%Y-%m-%d")
+            for day in sorted(set(days.unique().to_pylist())):
+                rows = table.filter(pc.equal(days, day))
+                write_part(place, model, day, segment.number, segment.number, rows)
+        except pa.ArrowException as error:
+            problem = f"{segment.path.name} cannot be compacted ({error})"
+    if problem or read.cut:
+        segment.path.rename(segment.path.with_suffix(DAMAGED))
     else:
         segment.path.unlink(missing_ok=True)
-    return read.problem
+    return problem
 
 
-def merge(place: Location, model: str, day: str) -> int:
+def merge(place: Location, root: Path, model: str, day: str) -> int:
     """Many small compacted files of one day and schema to one; how many went into it.
 
     The one is there before the others go; until then its name says that it holds them.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    merged = 0
+    tidy(place, model, day)
     by_schema: dict[str, list[Part]] = {}
     for part in place.parts(model):
-        if part.day == day and part.size < LARGE:
+        if part.day == day:
             by_schema.setdefault(part.schema, []).append(part)
+    live = [each.number for each in segments(root, model)]
+    merged = 0
     for parts in by_schema.values():
-        batch, size = [], 0
-        for part in parts:
-            if size + part.size > LARGE:
-                break
-            batch.append(part)
-            size += part.size
-        if len(batch) < FEW or not _alone(parts, batch):
+        batch = _batch(parts, live)
+        if not batch:
             continue
-        tables: list[pa.Table] = []
+        _join(place, model, day, batch)
         for part in batch:
-            with place.fs.open(part.path, "rb") as source:
-                tables.append(parquet.read_table(source))
-        write_part(place, model, day, batch[0].first, batch[-1].last, pa.concat_tables(tables))
-        for part in batch:
-            place.fs.rm(part.path)
+            _remove(place, part)
         merged += len(batch)
     return merged
 
 
-def _alone(parts: Sequence[Part], batch: Sequence[Part]) -> bool:
-    """Whether nothing else of that schema lies between the first and the last of a batch."""
-    inside = {part.path for part in batch}
-    low, high = batch[0].first, batch[-1].last
-    return not any(part.path not in inside and low <= part.first <= high for part in parts)
+def _batch(parts: Sequence[Part], live: Sequence[int]) -> list[Part]:
+    """The first neighbours, oldest first, that are worth a merge; nothing may lie between them,
+    not even a segment that is not compacted yet: the name would say that it is inside.
+    """
+    batch: list[Part] = []
+    size = 0
+    for part in parts:
+        apart = bool(batch) and any(batch[-1].last < number < part.first for number in live)
+        # What is large already is not read again for every few that are small.
+        whole = part.size >= LARGE // 2 or size + part.size > LARGE
+        if apart or whole:
+            if len(batch) >= FEW:
+                return batch
+            batch, size = [], 0
+        if part.size < LARGE // 2:
+            batch.append(part)
+            size += part.size
+    return batch if len(batch) >= FEW else []
+
+
+def _join(place: Location, model: str, day: str, batch: Sequence[Part]) -> None:
+    """One file of several, a few lines at a time. They are in order each, and follow one another."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    folder = place.path(f"{days_folder(model)}/day={day}")
+    name = part_name(batch[0].first, batch[-1].last, batch[0].schema)
+    with place.fs.open(batch[0].path, "rb") as source:
+        columns = parquet.read_schema(source)
+    with (
+        _hidden(place, folder, name) as sink,
+        parquet.ParquetWriter(sink, columns, **_HOW) as writer,
+    ):
+        for part in batch:
+            with place.fs.open(part.path, "rb") as source:
+                for lines in parquet.ParquetFile(source).iter_batches(_ROWS):
+                    alike = pa.RecordBatch.from_arrays(lines.columns, schema=columns)
+                    writer.write_batch(alike, _ROWS)
+
+
+def tidy(place: Location, model: str, day: str) -> None:
+    """Remove what who was stopped in the middle has left of a day: files that lie within another,
+    and half-written ones.
+    """
+    counted = {part.path for part in place.parts(model)}
+    for part in list(place.all(model)):
+        if part.day == day and part.path not in counted:
+            _remove(place, part)
+    for path in place.fs.ls(place.path(f"{days_folder(model)}/day={day}"), detail=False):
+        name = PurePosixPath(path).name
+        if name.startswith(".") and name.endswith(_PART):
+            place.fs.rm(path)
 
 
 def retire(
@@ -134,23 +184,63 @@ def retire(
     kept: list[Part] = []
     total = 0
     for model in models:
-        total += sum(
-            each.path.stat().st_size for each in segments(root, model) if each.path.exists()
-        )
-        for part in place.parts(model):
+        total += sum(_size(each.path) for each in segments(root, model))
+        for part in place.all(model):
             if part.day < oldest_day:
-                place.fs.rm(part.path)
+                _remove(place, part)
                 gone.append(part.path)
             else:
                 kept.append(part)
                 total += part.size
-    for part in sorted(kept, key=lambda each: (each.day, each.last)):
+    # Of files of one day those within another go first, or they would count again without it.
+    for part in sorted(kept, key=lambda each: (each.day, each.last, -each.first)):
         if total <= most_bytes:
             break
-        place.fs.rm(part.path)
+        _remove(place, part)
         gone.append(part.path)
         total -= part.size
     return gone
 
 
-__all__ = ["FEW", "LARGE", "compact", "merge", "retire", "when_of", "write_part"]
+def retire_segments(
+    root: Path, closed: Sequence[tuple[str, Segment]], oldest: float, most_bytes: int
+) -> int:
+    """Remove what cannot be compacted, oldest first, while it takes more than ``most_bytes``, and
+    what was put aside as damaged before ``oldest`` (Unix time); how many files went.
+    """
+    gone = 0
+    total = sum(_size(segment.path) for _, segment in closed)
+    for _, segment in sorted(closed, key=lambda each: each[1].number):
+        if total <= most_bytes:
+            break
+        total -= _size(segment.path)
+        segment.path.unlink(missing_ok=True)
+        gone += 1
+    for path in root.rglob(f"*{DAMAGED}"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+                gone += 1
+    return gone
+
+
+def _remove(place: Location, part: Part) -> None:
+    """It, and its day's folder once that is empty."""
+    with contextlib.suppress(FileNotFoundError):
+        place.fs.rm(part.path)
+    if not place.remote:
+        with contextlib.suppress(OSError):
+            Path(part.path).parent.rmdir()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+__all__ = [
+    "DAMAGED", "FEW", "LARGE", "compact", "merge", "retire", "retire_segments", "tidy", "when_of",
+    "write_part",
+]  # fmt: skip

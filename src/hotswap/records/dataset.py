@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hotswap.records import schema
-from hotswap.records.files import LABELS, Location, Part, segments
-from hotswap.records.segments import read_segment
+from hotswap.records.compact import when_of, write_part
+from hotswap.records.files import LABELS, Location, Part, Segment, segments
+from hotswap.records.segments import Read, read_segment
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
 MEMORY_MB: Final = 512
+_TRIES: Final = 5
+_AWAY: Final = " went away"
 
 
 class Opened:
@@ -87,17 +90,13 @@ def open(
         sql.execute("SET TimeZone = 'UTC'")
         if place.remote:
             sql.register_filesystem(place.fs)
-        parts = _sound(place, place.parts(model, since, until), opened.skipped, verify)
-        _define(
-            opened, "all_records", schema.fixed(), place, parts, _live(root, model, parts, opened)
-        )
+        parts, live = _there_is(root, place, model, opened, verify, since, until)
+        _define(opened, "all_records", schema.fixed(), place, parts, live)
         sql.execute(
             f"CREATE VIEW records AS SELECT * FROM all_records WHERE {_between(since, until)}"
         )
-        parts = _sound(place, place.parts(LABELS), opened.skipped, verify)
-        _define(
-            opened, "all_labels", schema.labels(), place, parts, _live(root, LABELS, parts, opened)
-        )
+        parts, live = _there_is(root, place, LABELS, opened, verify)
+        _define(opened, "all_labels", schema.labels(), place, parts, live)
         sql.execute(_LABELS)
         sql.execute(_LABELLED)
         described = sql.execute("DESCRIBE records").fetchall()
@@ -112,11 +111,15 @@ def open(
 _LABELS: Final = """
 CREATE VIEW labels AS
 SELECT request_id, "row",
-  arg_max(label, received) AS label,
-  arg_max(label_text, received) AS label_text,
-  arg_max(reward, received) AS reward,
-  max(received) AS received
-FROM all_labels GROUP BY request_id, "row"
+  said.label AS label, said.label_text AS label_text, reward, received
+FROM (
+  SELECT request_id, "row",
+    arg_max({'label': label, 'label_text': label_text}, received)
+      FILTER (WHERE label IS NOT NULL OR label_text IS NOT NULL) AS said,
+    arg_max(reward, received) AS reward,
+    max(received) AS received
+  FROM all_labels GROUP BY request_id, "row"
+)
 """
 _LABELLED: Final = """
 CREATE VIEW labelled AS
@@ -135,19 +138,48 @@ def _between(since: float | None, until: float | None) -> str:
     return " AND ".join(tests) or "true"
 
 
-def _live(root: Path, model: str, parts: Sequence[Part], opened: Opened) -> list[pa.Table]:
-    """What is in segments that were not compacted yet, a table a schema."""
-    import pyarrow as pa
+def _there_is(
+    root: Path,
+    place: Location,
+    model: str,
+    opened: Opened,
+    verify: bool,
+    since: float | None = None,
+    until: float | None = None,
+) -> tuple[list[Part], list[pa.Table]]:
+    """Compacted files and what is in live segments. In this order nothing is missed: a segment that
+    is compacted meanwhile was read before, and a file that is merged meanwhile is looked for again.
+    """
+    live = [(segment, read_segment(segment.path)) for segment in segments(root, model)]
+    sound: list[Part] = []
+    skipped: list[str] = []
+    for _ in range(_TRIES):
+        skipped = []
+        parts = place.parts(model, since, until)
+        sound = _sound(place, parts, skipped, verify)
+        if not any(said.endswith(_AWAY) for said in skipped):
+            break
+    opened.skipped += [*skipped, *(read.problem for _, read in live if read.problem)]
+    return sound, _not_in(sound, live, model)
 
-    tables: dict[str, list[pa.RecordBatch]] = {}
-    for segment in segments(root, model):
-        if any(part.holds(segment.number, segment.number, segment.schema) for part in parts):
-            continue  # it is compacted, and about to go
-        read = read_segment(segment.path)
-        if read.problem:
-            opened.skipped.append(read.problem)
-        if read.batches:
-            tables.setdefault(segment.schema, []).extend(read.batches)
+
+def _not_in(
+    parts: Sequence[Part], live: Sequence[tuple[Segment, Read]], model: str
+) -> list[pa.Table]:
+    """What is in segments alone, a table a schema. A segment is compacted day by day."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tables: dict[pa.Schema, list[pa.RecordBatch]] = {}
+    for segment, read in live:
+        own = [p.day for p in parts if p.holds(segment.number, segment.number, segment.schema)]
+        for batch in read.batches:
+            kept = batch
+            if own:
+                days = pc.strftime(batch[when_of(model)], "%Y-%m-%d")
+                kept = batch.filter(pc.invert(pc.is_in(days, pa.array(own))))
+            if kept.num_rows:
+                tables.setdefault(batch.schema, []).append(kept)
     return [pa.Table.from_batches(batches) for batches in tables.values()]
 
 
@@ -162,16 +194,47 @@ def _define(
     """A view over all of it; a table without rows where there is nothing."""
     sql = opened.sql
     sql.register(f"{name}_none", columns.empty_table())
-    sources = [f"SELECT * FROM {name}_none"]
-    if parts:
-        listed = ", ".join(quoted(place.url(part.path)) for part in parts)
-        sources.append(
-            f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-        )
+    sources = [f"{name}_none"]
+    by_schema: dict[str, list[str]] = {}
+    for part in parts:
+        by_schema.setdefault(part.schema, []).append(quoted(place.url(part.path)))
+    sources += [
+        f"read_parquet([{', '.join(paths)}], hive_partitioning = false)"
+        for paths in by_schema.values()
+    ]
     for number, table in enumerate(live):
         sql.register(f"{name}_{number}", table)
-        sources.append(f"SELECT * FROM {name}_{number}")
-    sql.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(sources)}")
+        sources.append(f"{name}_{number}")
+    # One schema at a time: what types a column has in several of them is settled here.
+    selects = _alike(sql, sources) if len(sources) > 2 else [f"SELECT * FROM {s}" for s in sources]
+    sql.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
+
+
+def _alike(sql: duckdb.DuckDBPyConnection, sources: Sequence[str]) -> list[str]:
+    """Selects that can be joined: a column that is a list in one source becomes one in all.
+
+    Other types DuckDB settles itself: numbers become the wider one, a number beside a text a text.
+    """
+    described = []
+    for source in sources:
+        rows = sql.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        described.append({row[0]: row[1] for row in rows})
+    listed = {
+        name.lower() for kinds in described for name, kind in kinds.items() if kind.endswith("[]")
+    }
+    selects = []
+    for source, kinds in zip(sources, described, strict=True):
+        single = [
+            name for name, kind in kinds.items()
+            if name.lower() in listed and not kind.endswith("[]")
+        ]  # fmt: skip
+        columns = ", ".join(
+            f"CASE WHEN {named(name)} IS NOT NULL THEN [{named(name)}] END AS {named(name)}"
+            for name in single
+        )
+        what = f"* REPLACE ({columns})" if single else "*"
+        selects.append(f"SELECT {what} FROM {source}")
+    return selects
 
 
 def quoted(text: str) -> str:
@@ -217,7 +280,7 @@ def check_part(place: Location, part: Part, verify: bool) -> str:
                 for batch in file.iter_batches(batch_size=65_536):
                     batch.validate()
     except FileNotFoundError:
-        return f"{name} went away"
+        return f"{name}{_AWAY}"
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"{name} is damaged ({' '.join(str(error).split())[:120]})"
     return ""
@@ -231,8 +294,6 @@ def write_parquet(
     ``number``: of the segments that it stands for; the next free one if None.
     """
     import pyarrow.compute as pc
-
-    from hotswap.records.compact import write_part
 
     place = Location(root, location)
     when = "received" if model == LABELS else "time"

@@ -110,8 +110,8 @@ class Location:
                 self.fs, self.base = fsspec.core.url_to_fs(location)
             except (ImportError, ValueError) as error:
                 raise ConfigError(
-                    f"the place for records {location!r} cannot be used: {error}"
-                ) from error
+                    f"the place for records {shown(location)!r} cannot be used: {error}"
+                ) from None
         self._protocol = "" if not self.remote else f"{(location or '').partition('://')[0]}://"
 
     def path(self, relative: str) -> str:
@@ -128,15 +128,13 @@ class Location:
         """A model's compacted files that count, oldest first; of the days between the two times."""
         lowest = "" if since is None else day_of(since)
         highest = "9999" if until is None else day_of(until)
-        found = [
-            part for part in self._all(model) if lowest <= part.day <= highest
-        ]  # fmt: skip
-        return without_held(found)
+        return without_held(part for part in self.all(model) if lowest <= part.day <= highest)
 
-    def _all(self, model: str) -> Iterator[Part]:
+    def all(self, model: str) -> Iterator[Part]:
+        """A model's compacted files, those too that lie within another."""
         top = self.path(days_folder(model))
         try:
-            self.fs.invalidate_cache(top)
+            self.fs.invalidate_cache()  # others write there too
             days = self.fs.ls(top, detail=False)
         except FileNotFoundError:
             return
@@ -162,6 +160,16 @@ class Location:
             return []
         names = [PurePosixPath(each).name for each in listed]
         return sorted(name.removeprefix("model=") for name in names if name.startswith("model="))
+
+
+def shown(location: str) -> str:
+    """A location as people may see it: without who may write there.
+
+    >>> shown("sftp://me:secret@host/records?token=secret")
+    'sftp://host/records'
+    """
+    protocol, mark, rest = location.partition("://")
+    return location if not mark else f"{protocol}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def without_held(parts: Iterable[Part]) -> list[Part]:
@@ -192,5 +200,6 @@ def _local() -> Any:
 
 __all__ = [
     "COMPACTED", "FOLDER", "LABELS", "SEGMENT", "Location", "Part", "Segment", "day_of",
-    "days_folder", "models", "part_name", "segment_folder", "segment_name", "segments", "without_held",
+    "days_folder", "models", "part_name", "segment_folder", "segment_name", "segments", "shown",
+    "without_held",
 ]  # fmt: skip

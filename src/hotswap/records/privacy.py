@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -25,15 +26,28 @@ class Privacy(msgspec.Struct, frozen=True):
     hashed: tuple[str, ...] = ()
     secret: bytes = b""
 
-    def keeps(self, name: str) -> bool:
-        """Whether anything of this input is kept."""
-        if name in self.redacted:
+    def keeps(self, name: str, tensor: str | None = None) -> bool:
+        """Whether anything of this input is kept. ``tensor``: of which it is a column; what is
+        said of that is said of all its columns.
+        """
+        names = {name, tensor}
+        if not names.isdisjoint(self.redacted):
             return False
-        return self.columns is None or name in self.columns or name in self.hashed
+        return self.columns is None or not names.isdisjoint((*self.columns, *self.hashed))
 
-    def hides(self, name: str) -> bool:
+    def hides(self, name: str, tensor: str | None = None) -> bool:
         """Whether only a hash of it is kept."""
-        return name in self.hashed
+        return not {name, tensor}.isdisjoint(self.hashed)
+
+    def tells_apart(self, names: Sequence[str]) -> bool:
+        """Whether anything is said of single ones of these columns."""
+        said = (*(self.columns or ()), *self.redacted, *self.hashed)
+        return not set(names).isdisjoint(said)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some values are to leave no trace, wherever they passed."""
+        return bool(self.redacted or self.hashed or self.columns is not None)
 
     def hash(self, values: Array) -> Array:
         """Keyed hashes of 64 bits, one an element (of any further dimensions together)."""
@@ -41,9 +55,12 @@ class Privacy(msgspec.Struct, frozen=True):
         return np.array([self._one(row) for row in flat.tolist()], dtype=np.uint64)
 
     def _one(self, row: list[Any]) -> int:
-        parts = [each if isinstance(each, bytes) else repr(each).encode() for each in row]
-        digest = blake2b(b"\0".join(parts), digest_size=8, key=self.secret).digest()
-        return int.from_bytes(digest, "big")
+        digest = blake2b(digest_size=8, key=self.secret)
+        for each in row:
+            part = each if isinstance(each, bytes) else repr(each).encode()
+            digest.update(len(part).to_bytes(4, "little"))
+            digest.update(part)
+        return int.from_bytes(digest.digest(), "big")
 
 
 __all__ = ["Privacy"]

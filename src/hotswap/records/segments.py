@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hotswap.records.schema import fingerprint
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -31,6 +33,9 @@ def read_segment(path: Path) -> Read:
             if size < 8:
                 return Read([], cut=True)
             reader = pa.ipc.open_stream(source)
+            told = path.name.partition("-")[2].partition(".")[0]
+            if told != fingerprint(reader.schema):
+                return Read([], f"{path.name} is damaged (its columns are others than it says)")
             while True:
                 try:
                     batch = reader.read_next_batch()
@@ -40,7 +45,7 @@ def read_segment(path: Path) -> Read:
                 batches.append(batch)
     except FileNotFoundError:
         return Read([])
-    except (pa.ArrowException, OSError, EOFError, ValueError, UnicodeDecodeError) as error:
+    except Exception as error:  # noqa: BLE001 (whatever damage makes Arrow raise)
         said = " ".join(str(error).split())
         if _is_cut(said):
             return Read(batches, cut=True)
@@ -53,7 +58,8 @@ def _is_cut(said: str) -> bool:
     return any(
         words in said
         for words in ("Expected to be able to read", "Expected to read", "Unexpected end of stream",
-                      "Tried reading schema message, was null")
+                      "Tried reading schema message, was null", "Corrupted message, only ",
+                      "Corrupted metadata length, only ")
     )  # fmt: skip
 
 

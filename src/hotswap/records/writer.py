@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -55,6 +55,7 @@ class _Stream:
             self.size = self.file.tell()
         except BaseException:
             self.file.close()
+            segment.path.unlink(missing_ok=True)
             raise
 
     def write(self, batch: pa.RecordBatch, positions: Positions) -> None:
@@ -79,29 +80,39 @@ class _Stream:
 class Writer:
     """All open segments below ``root``. Raises `OSError` where a folder cannot be made."""
 
-    def __init__(self, root: Path, run: str) -> None:
+    def __init__(self, root: Path, run: str, now: float) -> None:
         self.root = root
         self._run = run
         self._open: dict[tuple[str, str], _Stream] = {}
+        #: files that are appended to, or are just about to be there
+        self._live: set[Path] = set()
+        #: when the newest label that is in a segment came, µs
+        self.label_us = 0
         root.mkdir(parents=True, exist_ok=True)
-        self._next = self._highest() + 1
+        self._next = self._highest(now) + 1
         #: (model, schema) -> ring -> up to where it is in segments of this run already
         self.known: dict[tuple[str, str], dict[str, int]] = {}
-        for model in self._models():
+        for model in self.models():
             for segment in segments(root, model):
                 self._recall(model, segment)
 
-    def _models(self) -> list[str]:
+    def models(self) -> list[str]:
+        """Whatever has, or had, segments; labels among them."""
         folder = self.root / "segments"
         return [*([p.name for p in folder.iterdir()] if folder.is_dir() else []), LABELS]
 
-    def _highest(self) -> int:
-        """The highest number that any segment had: numbers are never used again."""
-        highest = 0
-        with contextlib.suppress(OSError, ValueError):
+    def _highest(self, now: float) -> int:
+        """The highest number that any segment had: numbers are never used again.
+
+        Where none is known it is made of the time: what an earlier server without this folder
+        left elsewhere must not be written over.
+        """
+        try:
             highest = int((self.root / _NEXT).read_text())
+        except (OSError, ValueError):
+            highest = int(now * 100)
         place = Location(self.root)
-        for model in self._models():
+        for model in self.models():
             highest = max([highest, *(each.number for each in segments(self.root, model))])
         for model in (*place.models(), LABELS):
             highest = max([highest, *(part.last for part in place.parts(model))])
@@ -110,11 +121,13 @@ class Writer:
     def _recall(self, model: str, segment: Segment) -> None:
         import pyarrow as pa
 
-        damaged = (pa.ArrowException, OSError, EOFError, ValueError, StopIteration)
-        with contextlib.suppress(*damaged), pa.OSFile(str(segment.path)) as source:
+        # Until its end, or to where it is damaged: however Arrow says so.
+        with contextlib.suppress(Exception), pa.OSFile(str(segment.path)) as source:
             reader = pa.ipc.open_stream(source)
             while True:
-                said = reader.read_next_batch_with_custom_metadata().custom_metadata
+                batch, said = reader.read_next_batch_with_custom_metadata()
+                if model == LABELS and batch.num_rows:
+                    self.label_us = max(self.label_us, batch["received"][-1].value)
                 if said is None or _META not in said:
                     continue
                 positions = msgspec.json.decode(said[_META], type=Positions)
@@ -139,33 +152,41 @@ class Writer:
         try:
             stream.write(batch, Positions(self._run, dict(rings)))
         except OSError:
-            del self._open[key]
-            stream.close(whole=False)
+            self._end(key, whole=False)
             raise
+
+    def _end(self, key: tuple[str, str], whole: bool = True) -> None:
+        stream = self._open.pop(key)
+        stream.close(whole)
+        self._live.discard(stream.segment.path)
 
     def _begin(self, model: str, fingerprint: str, columns: pa.Schema, now: float) -> _Stream:
         folder = segment_folder(self.root, model)
         folder.mkdir(parents=True, exist_ok=True)
         number = self._next
-        (self.root / _NEXT).write_text(str(number))
+        hidden = self.root / f".{_NEXT}"
+        hidden.write_text(str(number))
+        hidden.replace(self.root / _NEXT)
         self._next += 1
         path = folder / segment_name(number, fingerprint)
-        return _Stream(Segment(path, number, fingerprint), columns, now)
+        self._live.add(path)
+        try:
+            return _Stream(Segment(path, number, fingerprint), columns, now)
+        except BaseException:
+            self._live.discard(path)
+            raise
 
     def rotate(self, now: float, everything: bool = False) -> None:
         """Close segments that are old or large; ``everything``: all."""
         for key, stream in list(self._open.items()):
-            if everything or now - stream.opened >= AGE or stream.size >= LARGE:
-                del self._open[key]
-                stream.close()
+            # Clocks are set back, too.
+            if everything or abs(now - stream.opened) >= AGE or stream.size >= LARGE:
+                self._end(key)
 
-    def closed(self) -> Iterable[tuple[str, Segment]]:
-        """(model, segment) of those that nothing is appended to any more."""
-        live = {stream.segment.path for stream in self._open.values()}
-        for model in self._models():
-            for segment in segments(self.root, model):
-                if segment.path not in live:
-                    yield model, segment
+    def closed(self, model: str) -> list[Segment]:
+        """A model's segments that nothing is appended to any more. For other threads too."""
+        listed = segments(self.root, model)
+        return [each for each in listed if each.path not in self._live]
 
     def close(self) -> None:
         """Close all."""

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import structlog
 
 from hotswap.core.datatypes import OIP_OF
 from hotswap.core.routing import WHOLE, Split, place
@@ -34,6 +35,9 @@ INPUT_BYTES: Final = 1 << 20
 #: Outputs of more bytes than this, of one row, are left out.
 OUTPUT_BYTES: Final = 1 << 20
 _HELD_BYTES: Final = 4 << 20
+_NONE: Final[frozenset[str]] = frozenset()
+
+log = structlog.get_logger("hotswap.notes")
 
 _now_ns = time.monotonic_ns
 
@@ -65,6 +69,7 @@ class Note:
         self._answer: tuple[int, int, Reply, str, Context] | None = None
         self._said: list[Said] = []
         self.waits = 1
+        notes.waiting.add(self)
 
     def answered(
         self,
@@ -90,8 +95,14 @@ class Note:
     def done(self) -> None:
         """One of the things that it waited for has come."""
         self.waits -= 1
-        answer = self._answer
-        if self.waits or answer is None:
+        if not self.waits:
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more is waited for."""
+        self._notes.waiting.discard(self)
+        answer, self._answer = self._answer, None
+        if answer is None:
             return
         began, ns, reply, model, context = answer
         payload, notes = self._payload, self._notes
@@ -129,6 +140,9 @@ class Notes:
         self._held = 0
         self._contexts: dict[tuple[object, ...], Context] = {}
         self._features: dict[str, tuple[str, ...]] = {}
+        self._halves: dict[str, frozenset[str]] = {}
+        #: requests of which not all is known yet
+        self.waiting: set[Note] = set()
         self._wall = wall
         self._offset_ns = 0
         self.sync()
@@ -151,7 +165,8 @@ class Notes:
         self, split: Split, arm: int, outcome: str, version: str, fallback: str | None
     ) -> Context:
         """Of one that a split assigned; ``arm`` as `hotswap.core.windows.ARMS` has them."""
-        key = (split.test, split.stage, arm, outcome, version, fallback)
+        weights = (split.weight, split.twin_weight)
+        key = (split.test, split.stage, weights, arm, outcome, version, fallback)
         found = self._contexts.get(key)
         if found is None:
             shares = (WHOLE - split.weight - split.twin_weight, split.twin_weight, split.weight)
@@ -169,8 +184,11 @@ class Notes:
         return made
 
     def names(self, model: str, signature: Signature) -> None:
-        """What the columns of a model's single tensor are called."""
+        """What the columns of a model's single tensor are called, and which outputs are BF16."""
         self._features[model] = signature.feature_names
+        self._halves[model] = frozenset(
+            spec.name for spec in signature.outputs if spec.datatype == "BF16"
+        )
 
     # --- records
 
@@ -216,20 +234,35 @@ class Notes:
         """Put what was noted into the ring; what finds no room is counted and gone."""
         lines, self._lines = self._lines, []
         self._held = 0
-        offset = self._offset_ns
-        wall_us = (_now_ns() + offset) // 1000
-        if not lines:
-            self._ring.idle(wall_us)
-            return
-        for group in [lines] if _alike(lines) else _groups(lines):
-            features = self._features.get(group[0][7], ())
-            chunk = _chunk(group, features, offset)
-            self._ring.put([records.encode(chunk)], len(group), wall_us)
+        wall_us = (_now_ns() + self._offset_ns) // 1000
+        if lines:
+            for group in [lines] if _alike(lines) else _groups(lines):
+                self._put(group)
+        self._ring.settle(wall_us)
+
+    def finish(self) -> None:
+        """Flush, with those too that still wait for what another version says."""
+        for note in list(self.waiting):
+            note.end()
+        self.flush()
+
+    def _put(self, group: list[Line]) -> None:
+        model = group[0][7]
+        try:
+            chunk = _chunk(
+                group, self._features.get(model, ()), self._halves.get(model, _NONE),
+                self._offset_ns,
+            )  # fmt: skip
+            self._ring.put([records.encode(chunk)], len(group))
+        except Exception:
+            # Whatever it is: the caller has an answer, and must get it.
+            self._ring.drop(len(group))
+            log.exception("answered requests could not be noted", model=model)
 
     def label(self, labels: list[Label]) -> bool:
         """Take in labels; False if there is no room for them now."""
         wall_us = (_now_ns() + self._offset_ns) // 1000
-        return self._ring.put([records.encode(Labels(wall_us, labels))], 0, wall_us)
+        return self._ring.put([records.encode(Labels(wall_us, labels))], 0)
 
 
 def _alike(lines: list[Line]) -> bool:
@@ -276,14 +309,16 @@ def _shape(reply: Reply) -> tuple[object, ...]:
     return found
 
 
-def _chunk(lines: list[Line], features: tuple[str, ...], offset_ns: int) -> Chunk:
+def _chunk(
+    lines: list[Line], features: tuple[str, ...], halves: frozenset[str], offset_ns: int
+) -> Chunk:
     ids, began, ns, rows, layouts, raws, replies, models, contexts, keys, others = zip(
         *lines, strict=True
     )
     listed, context = _told_once(contexts)
     layout = layouts[0]
     inputs = [b"".join(column) for column in zip(*raws, strict=True)] if layout else []
-    outputs, output_raws = _outputs(list(replies))
+    outputs, output_raws = _outputs(list(replies), halves)
     return Chunk(
         models[0],
         features,
@@ -301,7 +336,7 @@ def _chunk(lines: list[Line], features: tuple[str, ...], offset_ns: int) -> Chun
         inputs,
         outputs,
         output_raws,
-        _other(others),
+        _other(others, halves),
     )
 
 
@@ -321,7 +356,9 @@ def _told_once(contexts: tuple[Context, ...]) -> tuple[list[Context], list[int]]
     return listed, places
 
 
-def _outputs(replies: list[Reply]) -> tuple[tuple[Layout, ...], list[bytes]]:
+def _outputs(
+    replies: list[Reply], halves: frozenset[str]
+) -> tuple[tuple[Layout, ...], list[bytes]]:
     """Every output's rows of these requests, as bytes; those that are too large are left out."""
     layouts = []
     raws = []
@@ -340,13 +377,16 @@ def _outputs(replies: list[Reply]) -> tuple[tuple[Layout, ...], list[bytes]]:
             continue
         pieces: list[Array] = [outputs[at][1][start:stop] for outputs, start, stop in runs]
         joined = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-        datatype = OIP_OF.get(joined.dtype, "BYTES")
+        datatype = "BF16" if name in halves else OIP_OF.get(joined.dtype, "BYTES")
+        raw = encode_bytes(joined) if datatype == "BYTES" else joined.tobytes()
+        if len(raw) > OUTPUT_BYTES * len(joined):  # of texts this is known only now
+            continue
         layouts.append(Layout(name, datatype, array.shape[1:]))
-        raws.append(encode_bytes(joined) if datatype == "BYTES" else joined.tobytes())
+        raws.append(raw)
     return tuple(layouts), raws
 
 
-def _other(others: tuple[Said | None, ...]) -> Other | None:
+def _other(others: tuple[Said | None, ...], halves: frozenset[str]) -> Other | None:
     at = [number for number, other in enumerate(others) if other is not None]
     if not at:
         return None
@@ -357,7 +397,7 @@ def _other(others: tuple[Said | None, ...]) -> Other | None:
         if reply is not None
     ]
     replies = [reply for _, reply in gave]
-    outputs, raws = _outputs(replies) if replies else ((), [])
+    outputs, raws = _outputs(replies, halves) if replies else ((), [])
     return Other(
         at,
         [side[0] for side in sides],
