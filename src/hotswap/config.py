@@ -33,6 +33,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from hotswap.core.drift_views import DriftSettings
 from hotswap.core.registry_wishes import challenge
 from hotswap.core.spec import Limits
 from hotswap.core.strategy import RolloutDefaults
@@ -457,6 +458,29 @@ class Settings(BaseSettings):
         description="Where compacted records and labels are kept, as fsspec names it, such as "
         "s3://bucket/prefix. Default: in the state directory.",
     )
+    drift_seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
+        300.0,
+        description="How often new records are held against the drift reference; 0 watches for no "
+        "drift.",
+    )
+    drift_tolerance: Annotated[float, Field(ge=0.001, le=0.9)] = Field(
+        0.1,
+        description="How far a share of an input's or an output's values may be from the "
+        "reference's without being called drift, 0.001 to 0.9.",
+    )
+    drift_reference_rows: Annotated[int, Field(ge=500, le=1_000_000)] = Field(
+        5000,
+        description="Rows that the drift reference is frozen from: take as many as a day has, or a "
+        "week, where the hour or the day changes what is asked.",
+    )
+    drift_columns: Names = Field(
+        (), description="Inputs and outputs that are watched for drift. Default: all."
+    )
+    drift_rows: Literal["one", "all"] = Field(
+        "one",
+        description="Rows of a request that count for drift: `one`, whatever they have in common, or "
+        "`all`, where rows of a request are as independent as requests are.",
+    )
     label_maturity_seconds: Seconds = Field(
         86400.0,
         description="Rollouts that say nothing else: how long after a request its label may "
@@ -591,8 +615,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"records_inputs is {word!r} or names of columns, not both")
         if self.records == "off":
             for name, field in type(self).model_fields.items():
-                if name.startswith("records_") and getattr(self, name) != field.default:
+                if name.startswith(("records_", "drift_")) and getattr(self, name) != field.default:
                     raise ValueError(f"{name} is given, and records is off: leave one out")
+        for name, field in type(self).model_fields.items():
+            given = name.startswith("drift_") and getattr(self, name) != field.default
+            if given and self.drift_seconds == 0 and name != "drift_seconds":
+                raise ValueError(f"{name} is given, and drift_seconds is 0: leave one out")
 
     def _refuse_half_registry(self) -> None:
         if self.registry is None:
@@ -648,6 +676,19 @@ class Settings(BaseSettings):
         """Prometheus' token in clear, or None."""
         token = self.prometheus_token
         return None if token is None else token.get_secret_value()
+
+    def drift(self) -> DriftSettings | None:
+        """How records are watched for drift, None for not at all."""
+        if self.drift_seconds == 0:
+            return None
+        return DriftSettings(
+            seconds=self.drift_seconds,
+            tolerance=self.drift_tolerance,
+            rows=self.drift_reference_rows,
+            columns=self.drift_columns,
+            one_row=self.drift_rows == "one",
+            slice_seconds=min(60.0, self.drift_seconds),
+        )
 
     def webhook_secret(self) -> str | None:
         """The registry's webhooks' secret in clear, or None."""

@@ -258,6 +258,7 @@ class ControlProcess:
             sources=sources,
             fetching=Fetching(fetch_jobs, make_fetch_policy(settings), settings.state_dir, roots),
             recorded=recorded,
+            drift=settings.drift(),
         )
         self._service = service
         for message in self._early:
@@ -319,6 +320,8 @@ class ControlProcess:
         ]
         if service.sync is not None:
             ticking.append(asyncio.create_task(service.sync.run()))
+        if service.drift_watch is not None:
+            ticking.append(asyncio.create_task(service.drift_watch.run()))
         for task in ticking:
             task.add_done_callback(self._task_done)
         try:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from hotswap.core.drift_views import DriftSettings, DriftView
 from hotswap.core.label_evidence import Labels
+from hotswap.errors import Unavailable
 from hotswap.records.cohorts import Cohort
 
 #: Records from before a stretch that are looked at for ids that several requests carry, in seconds.
@@ -50,4 +52,36 @@ def count_cohort(request: CohortRequest) -> Labels:
     raise AssertionError
 
 
-__all__ = ["CohortRequest", "count_cohort"]
+class DriftRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="drift"):
+    """Count a model's records against its drift reference: see `hotswap.records.drift.look`."""
+
+    id: int
+    root: str
+    location: str | None
+    model: str
+    stable: str | None
+    until: float
+    settings: DriftSettings
+    reset: bool = False
+
+
+def look_for_drift(request: DriftRequest) -> DriftView:
+    """What is so. Raises `Unavailable` if it cannot be kept."""
+    from hotswap.records import drift
+
+    try:
+        return drift.look(
+            Path(request.root),
+            request.model,
+            request.stable,
+            request.settings,
+            until=request.until,
+            location=request.location,
+            reset=request.reset,
+        )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise Unavailable(f"what is known of drift cannot be read or kept: {reason}") from error
+
+
+__all__ = ["CohortRequest", "DriftRequest", "count_cohort", "look_for_drift"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hotswap.cli import convert, output
+from hotswap.cli import convert, drift, output
 from hotswap.cli.client import (
     DEFAULT_URL,
     AsJson,
@@ -311,4 +311,5 @@ def _command(
         output.say(f"{verb}ed {model}/{version}" + (f" in {took:.0f} ms" if took else ""))
 
 
+app.command("drift")(drift.drift)
 app.command("convert")(convert.convert)

@@ -91,7 +91,7 @@ def _panel(name: str) -> str:
         return "Trust"
     if name == "tracking_uri" or name.startswith("registry"):
         return "Registry"
-    if name.startswith("records"):
+    if name.startswith(("records", "drift")):
         return "Records"
     return "Logs" if name in LOGS else "Options"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from hotswap.core.drift_views import DriftView
 from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
@@ -138,6 +139,18 @@ class Control(Protocol):
 
     def registry_hint(self) -> None:
         """Something may have changed in it: it is asked at once. `NotFound` if none is followed."""
+        ...
+
+    async def drift(self, model: str) -> DriftView:
+        """What is known of a model's drift; its state is ``off`` where it is not watched."""
+        ...
+
+    async def reset_drift(self, model: str) -> DriftView:
+        """Freeze new references, of what comes from now on; `Conflict` where it is not watched."""
+        ...
+
+    def drift_gauges(self) -> list[DriftView]:
+        """Every model's drift as last seen, for metrics, alerts and the page. Never raises."""
         ...
 
     def events(self, after: int | None = None) -> AsyncIterator[EventView]:

@@ -22,6 +22,7 @@ from hotswap.control.rollout_shown import Shown
 from hotswap.control.rollout_start import begun
 from hotswap.control.rollout_store import Document
 from hotswap.core.journal import Record
+from hotswap.core.metric_names import DRIFT
 from hotswap.core.phases import phase
 from hotswap.core.preflight import preflight
 from hotswap.core.rollout_views import PlanView, RolloutView
@@ -154,6 +155,11 @@ class Admission:
                     f"it has {', '.join(names[:20])}"
                 )
         missing = self._feeds.missing(spec)
+        if DRIFT in missing:
+            raise BadInput(
+                "the guardrail 'input_drift' needs records that are watched for drift, and this "
+                "server has none: start it with --records on and --drift-seconds above 0"
+            )
         if missing:
             raise BadInput(
                 f"a guardrail asks {missing.pop()}, and none is configured: start the server with "

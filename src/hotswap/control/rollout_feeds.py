@@ -97,7 +97,7 @@ class Feeds:
         """Raise `BadInput` for a query that is wrong. An outage now is no reason to refuse."""
         with contextlib.suppress(MetricsUnavailable):
             for guardrail in spec.guardrails:
-                if guardrail.source:
+                if guardrail.query:
                     await self._sources[guardrail.source].read(guardrail.query)
 
     def read_due(self, runs: Iterable[Run]) -> None:
@@ -118,7 +118,7 @@ class Feeds:
         try:
             if source is None:
                 raise BadInput(f"no {guardrail.source} is configured")
-            value = await source.read(guardrail.query)
+            value = await source.read(guardrail.query or run.rollout.spec.model)
             reading = Reading(value, "" if value is not None else "the query gave no data")
         except HotswapError as exc:
             reading = Reading(None, str(exc))

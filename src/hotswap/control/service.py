@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from hotswap.control.catalogue import Catalogue
+from hotswap.control.drift_watch import DriftWatch
 from hotswap.control.events import Events
 from hotswap.control.fetching import Fetching
 from hotswap.control.holding import Holding
@@ -29,7 +30,9 @@ from hotswap.control.switching import Switching
 from hotswap.control.upkeep import Upkeep
 from hotswap.control.views import model_view
 from hotswap.control.warming import Policy, Warming
+from hotswap.core.drift_views import DriftSettings, DriftView
 from hotswap.core.lifecycle import rollback_target
+from hotswap.core.metric_names import DRIFT
 from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
@@ -66,6 +69,7 @@ class Service:
         rollout_defaults: RolloutDefaults | None = None,
         fetching: Fetching | None = None,
         recorded: Recorded | None = None,
+        drift: DriftSettings | None = None,
     ) -> None:
         self.recorded = recorded
         self._node = node
@@ -104,9 +108,16 @@ class Service:
             keep_warm_seconds,
             self._readiness.check,
         )
+        #: what watches records for drift, where there are some and it is wanted
+        self.drift_watch: DriftWatch | None = None
+        if recorded is not None and drift is not None:
+            self.drift_watch = DriftWatch(
+                recorded, drift, self._actives, self.stats, clock, events.tell
+            )
+        metrics = {} if self.drift_watch is None else {DRIFT: self.drift_watch}
         self._rollouts = Rollouts(
             node, self._catalogue, self._routes, self._switching, store, clock, self.stats,
-            sources or {},
+            {**(sources or {}), **metrics},
             rollout_defaults or RolloutDefaults(),
             events,
             recorded,
@@ -380,6 +391,30 @@ class Service:
                 "--tracking-uri"
             )
         return self.sync
+
+    # --- drift
+
+    def _actives(self) -> dict[str, str | None]:
+        return {name: model.active for name, model in self._catalogue.models.items()}
+
+    async def drift(self, model: str) -> DriftView:
+        self._catalogue.model(model)
+        if self.drift_watch is None:
+            return DriftView(model, "off", self._no_drift(), 0.0)
+        return self.drift_watch.view(model)
+
+    async def reset_drift(self, model: str) -> DriftView:
+        self._catalogue.model(model)
+        if self.drift_watch is None:
+            raise Conflict(self._no_drift())
+        return await self.drift_watch.look(model, reset=True)
+
+    def drift_gauges(self) -> list[DriftView]:
+        return [] if self.drift_watch is None else self.drift_watch.views()
+
+    def _no_drift(self) -> str:
+        missing = "--records on" if self.recorded is None else "--drift-seconds above 0"
+        return f"drift is not watched here: start the server with {missing}"
 
     # --- what is shown
 

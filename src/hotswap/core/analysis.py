@@ -13,7 +13,7 @@ from hotswap.core import measures
 from hotswap.core.durations import spoken
 from hotswap.core.evidence import Evidence, Recent, Stage, added
 from hotswap.core.guards import Guardrail
-from hotswap.core.metric_names import LABELLED, PROVABLE
+from hotswap.core.metric_names import DRIFT, LABELLED, PROVABLE
 from hotswap.core.strategy import RolloutSpec
 from hotswap.stats import buckets, combine, pairs
 
@@ -241,6 +241,9 @@ def _reading(guardrail: Guardrail, reading: Reading) -> Measured:
     verdict = "fail" if reading.value > guardrail.maximum else "pass"
     sign = ">" if verdict == "fail" else "<="
     why = f"{name} is {reading.value:g} {sign} {guardrail.maximum:g}"
+    if guardrail.source == DRIFT and verdict == "fail":
+        # Both versions get these inputs: that is no reason to go back, and none to go on.
+        verdict, why = "error", f"{why}: what is asked has changed, for both versions"
     return Measured(name, verdict, dry_run=guardrail.dry_run, role="reading", why=why)
 
 

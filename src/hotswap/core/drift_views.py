@@ -1,8 +1,25 @@
-"""What operators are shown of drift: columns of records against a frozen reference. Values only."""
+"""Drift of records from a frozen reference: what is wanted, and what operators are shown. Values."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class DriftSettings(msgspec.Struct, frozen=True):
+    """``seconds``: between two looks. ``tolerance``: how far a share may be from the reference's. ``rows``: of a reference.
+    ``columns``: names of those that are watched, all if empty. ``one_row``: of each request one
+    row counts. ``slice_seconds``: records are counted in such pieces of time. ``budget_seconds``:
+    a look that has taken so long leaves the rest to the next. ``memory_mb``: what it may hold.
+    """
+
+    seconds: float = 300.0
+    tolerance: float = 0.1
+    rows: int = 5000
+    columns: tuple[str, ...] = ()
+    one_row: bool = True
+    slice_seconds: float = 60.0
+    budget_seconds: float = 10.0
+    memory_mb: int = 512
 
 
 class ColumnDrift(msgspec.Struct, frozen=True):
@@ -87,4 +104,4 @@ class DriftView(msgspec.Struct, frozen=True):
         )
 
 
-__all__ = ["ColumnDrift", "DriftReference", "DriftView"]
+__all__ = ["ColumnDrift", "DriftReference", "DriftSettings", "DriftView"]

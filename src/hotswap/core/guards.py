@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from hotswap.core.fields import flag, number
-from hotswap.core.metric_names import ABSOLUTE_ONLY, KNOWN, LABELLED, PROVABLE, known_metric
+from hotswap.core.metric_names import ABSOLUTE_ONLY, DRIFT, KNOWN, LABELLED, PROVABLE, known_metric
 from hotswap.core.naming import check_name
 from hotswap.errors import BadInput
 
@@ -79,6 +79,8 @@ def _guardrail(given: object) -> Guardrail:
     metric = given["metric"]
     query = given.get("query", "")
     source = given.get("source", "prometheus" if query else "")
+    if metric == "input_drift":
+        return _inputs(given)
     if query or source:
         return _external(metric, given, str(source), query)
     known_metric(metric)
@@ -175,6 +177,25 @@ _LEVELS: Final = {
     "disagreement": (1e-6, 1.0),
     "prediction_drift": (1e-6, 1.0),
 }
+
+
+def _inputs(given: Mapping[str, Any]) -> Guardrail:
+    """A level that the watch for drift reads. It holds a rollout and never rolls it back."""
+    keys = {key for key, value in given.items() if value is not None}
+    for key in sorted(keys - {"metric", "max", "dry_run", "source", "query", "required"}):
+        raise BadInput(f"input_drift is the same for both versions: it has no {key!r}, but 'max'")
+    if given.get("source", DRIFT) != DRIFT or given.get("query"):
+        raise BadInput("input_drift is hotswap's own metric: it has no 'source' and no 'query'")
+    if given.get("required", True) is not True:
+        raise BadInput("input_drift can only hold: without being required it would do nothing")
+    if given.get("max") is None:
+        raise BadInput("give the guardrail 'input_drift' its 'max'")
+    return Guardrail(
+        "input_drift",
+        maximum=number("max", given["max"], low=1e-6, high=1.0),
+        dry_run=flag("dry_run", given.get("dry_run", False)),
+        source=DRIFT,
+    )
 
 
 def _external(metric: str, given: Mapping[str, Any], source: str, query: object) -> Guardrail:

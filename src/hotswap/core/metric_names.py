@@ -18,7 +18,9 @@ PROVABLE: Final = (
 #: Metrics that labels decide, however late they come.
 LABELLED: Final = ("accuracy", "log_loss", "brier", "auc", "mae", "rmse", "reward")
 #: Metrics with a level alone.
-ABSOLUTE_ONLY: Final = ("disagreement", "prediction_drift")
+ABSOLUTE_ONLY: Final = ("disagreement", "prediction_drift", "input_drift")
+#: Where `input_drift` is read: hotswap's own watch of the records.
+DRIFT: Final = "drift"
 KNOWN: Final = (*PROVABLE, *LABELLED, *ABSOLUTE_ONLY, "sample_ratio")
 
 

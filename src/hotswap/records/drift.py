@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from hotswap.core.drift_views import DriftView
+from hotswap.core.drift_views import DriftSettings, DriftView
 from hotswap.records import dataset, drift_columns, drift_side
 from hotswap.records.dataset import Opened
 from hotswap.records.drift_account import account
@@ -36,22 +36,6 @@ from hotswap.records.drift_state import (
 _SPAN: Final = 24 * 3600 * 1_000_000
 _Found = TypeVar("_Found")
 _replace = msgspec.structs.replace
-
-
-class DriftSettings(msgspec.Struct, frozen=True):
-    """``tolerance``: how far a share may be from the reference's. ``rows``: of a reference.
-    ``columns``: names of those that are watched, all if empty. ``one_row``: of each request one
-    row counts. ``slice_seconds``: records are counted in such pieces of time. ``budget_seconds``:
-    a look that has taken so long leaves the rest to the next.
-    """
-
-    tolerance: float = 0.1
-    rows: int = 5000
-    columns: tuple[str, ...] = ()
-    one_row: bool = True
-    slice_seconds: float = 60.0
-    budget_seconds: float = 60.0
-    memory_mb: int = dataset.MEMORY_MB
 
 
 def look(
@@ -149,8 +133,12 @@ class _Look:
             self._begin(name, side.counted)
         elif frozen is not None and side.frozen != frozen.digest:
             self._put(name, frozen, drift_side.begun(frozen, way))
+        frozen = self.reference.side(name)
         if frozen is not None and name == "output" and frozen.version != wanted:
             self._begin(name, self.state.side(name).counted)
+        elif frozen is not None and frozen.tolerance != way.tolerance:
+            side, frozen = drift_side.retold(self.state.side(name), frozen, way.tolerance)
+            self._put(name, frozen, side)
 
     def _begin(self, name: str, since: int) -> None:
         """Collect another reference, of what comes from then on (µs)."""

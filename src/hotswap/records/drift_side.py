@@ -95,8 +95,16 @@ def freeze(side: Side, way: Way, opened: Opened, last: int) -> Frozen:
     # Half of the false alarms that may be for each side.
     arl = 2.0 * max(LEAST_ARL, per_second * _YEAR)
     return Frozen(
-        way.name, way.version, first, last, rows, tuple(found), tuple(skipped), way.tolerance, arl
-    )
+        way.name, way.version, first, last, rows, tuple(found), tuple(skipped), way.tolerance, arl,
+        way.columns, way.rows, way.one_row,
+    )  # fmt: skip
+
+
+def retold(side: Side, frozen: Frozen, tolerance: float) -> tuple[Side, Frozen]:
+    """The same reference with another tolerance; detectors begin anew, from here on."""
+    changed = msgspec.structs.replace(frozen, tolerance=tolerance)
+    watches = {name: Watch() for name in side.watches}
+    return msgspec.structs.replace(side, frozen=changed.digest, watches=watches), changed
 
 
 def begun(frozen: Frozen, way: Way) -> Side:
@@ -110,7 +118,7 @@ def begun(frozen: Frozen, way: Way) -> Side:
 
 def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Counted:
     """The side with the slices before ``end`` (µs). ``side`` itself is changed."""
-    bins, skipped = [], []
+    bins, skipped = [], _changed(frozen, way)
     for each in frozen.columns:
         column = each.column
         gone = way.recorded is not None and column.source not in way.recorded
@@ -126,7 +134,7 @@ def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Cou
             bins.append(each)
     detectors = [Detectors(each, frozen.tolerance, frozen.column_arl) for each in bins]
     fresh: list[str] = []
-    choice = way.choice(opened.columns)
+    choice = way.choice(opened.columns)._replace(one_row=frozen.one_row)
     for piece in drift_counts.slices(opened.sql, choice, bins, side.counted, end, way.slice_us):
         side.latest = piece.latest
         for detector in detectors:
@@ -138,6 +146,20 @@ def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Cou
     return Counted(side, tuple(fresh), tuple(skipped))
 
 
+def _changed(frozen: Frozen, way: Way) -> list[str]:
+    """What the settings have otherwise than the reference was frozen with."""
+    then = {
+        "drift_columns": (frozen.wanted, way.columns),
+        "drift_reference_rows": (frozen.asked, way.rows),
+        "drift_rows": (frozen.one_row, way.one_row),
+    }
+    return [
+        f"{name} was changed after the reference was frozen, and counts for the next: freeze another"
+        for name, (was, now) in then.items()
+        if was != now
+    ]
+
+
 def false_alarm_rows(frozen: Mapping[str, Frozen | None]) -> float | None:
     """Rows to a false alarm of any column of both sides, at least, on average."""
     rates = [1.0 / each.arl for each in frozen.values() if each is not None]
@@ -146,4 +168,5 @@ def false_alarm_rows(frozen: Mapping[str, Frozen | None]) -> float | None:
 
 __all__ = [
     "LEAST_ARL", "Counted", "Way", "begun", "collect", "count", "false_alarm_rows", "freeze",
+    "retold",
 ]  # fmt: skip

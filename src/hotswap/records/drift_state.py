@@ -27,7 +27,8 @@ class Frozen(msgspec.Struct, frozen=True):
     """One side's reference: ``rows`` records of ``first`` to ``last`` (µs of Unix time).
 
     ``version``: whose outputs, "" for inputs. ``skipped``: columns that are not in it, and why.
-    ``arl``: rows to a false alarm of any of its columns, at least, on average.
+    ``arl``: rows to a false alarm of any of its columns, at least, on average. ``wanted``, ``asked``
+    and ``one_row``: the columns, the rows and how rows were counted, as the settings had it then.
     """
 
     side: str
@@ -39,6 +40,9 @@ class Frozen(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...] = ()
     tolerance: float = 0.1
     arl: float = 1e7
+    wanted: tuple[str, ...] = ()
+    asked: int = 5000
+    one_row: bool = True
 
     @property
     def digest(self) -> str:

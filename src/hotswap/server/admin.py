@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from hotswap.control.interface import Control
 from hotswap.errors import BadInput, HotswapError, MethodNotAllowed, NotFound
 from hotswap.server import (
+    admin_drift,
     admin_events,
     admin_models,
     admin_registry,
@@ -74,6 +75,7 @@ def create_app(
     app.include_router(admin_models.router)
     app.include_router(admin_rollouts.router)
     app.include_router(admin_events.router)
+    app.include_router(admin_drift.router)
     app.include_router(admin_registry.router)
     app.include_router(admin_switching.router)
     app.include_router(admin_simple.router)
@@ -143,7 +145,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     own: dict[str, Any] = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         own.pop(name, None)
-    own.update(schemas(*SWITCHING_REPLIES))
+    own.update(schemas(*SWITCHING_REPLIES, *admin_drift.DRIFT_REPLIES))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     content["security"] = [{"token": []}, {}]
     for path in ("/healthz", "/readyz"):

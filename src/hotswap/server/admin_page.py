@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from hotswap.core.drift_views import DriftView
 from hotswap.core.rollout_views import RolloutView
 from hotswap.core.views import ModelView, VersionView
 
 REFRESH_SECONDS: Final = 5
+#: Columns of a model that are listed as drifted, at most.
+_DRIFTED: Final = 20
 
 STYLE: Final = """
 :root { color-scheme: light dark; --line: #d0d4da; --soft: #5c6570; --bad: #b3261e; --good: #1a7f4b;
@@ -45,9 +48,10 @@ def status_page(
     unready: str,
     error: str,
     rollouts: Sequence[RolloutView] = (),
+    drifts: Sequence[DriftView] = (),
 ) -> str:
     """The page. ``unready``: why the node is not ready; ``error``: why there is no list;
-    ``rollouts``: those that run.
+    ``rollouts``: those that run; ``drifts``: each model's.
 
     Everything that is shown is escaped; the page's policy allows no script at all.
     """
@@ -71,7 +75,23 @@ def status_page(
         f'<p class="soft">Predictions: {escape(str(info.get("data", "")))} · '
         f"up {_duration(info.get('uptime_seconds'))} · "
         '<a href="/docs">API</a> · <a href="/metrics">metrics</a></p>'
-        f"{_rollouts(rollouts)}{body}</body></html>"
+        f"{_rollouts(rollouts)}{_drifts(drifts)}{body}</body></html>"
+    )
+
+
+def _drifts(drifts: Sequence[DriftView]) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(view.model)}</td><td class="bad">{escape(each.column)}</td>'
+        f'<td class="number">{each.distance or 0.0:.3f}</td><td>{escape(each.cause)}</td></tr>'
+        for view in drifts
+        for each in view.alarmed()[:_DRIFTED]
+    )
+    if not rows:
+        return ""
+    return (
+        '<h2>Drift</h2><div class="scroll"><table><thead><tr><th>Model</th><th>Column</th>'
+        '<th class="number">Distance</th><th>What changed</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -217,8 +217,10 @@ async def show_health(id: str, control: Service) -> Response:
 
 @router.get("/alerts", name=_name("list_alerts"), responses=answers(Alerts, 503))
 async def list_alerts(control: Service) -> Response:
-    """What a person should know: rollbacks, rollouts that wait for somebody, and alarms."""
-    return reply(Alerts(alerts_of(control.recent_events(), await control.rollouts())))
+    """What a person should know: rollbacks, rollouts that wait for somebody, drift, and alarms."""
+    return reply(
+        Alerts(alerts_of(control.recent_events(), await control.rollouts(), control.drift_gauges()))
+    )
 
 
 @router.get("/config", name=_name("show_config"), responses=answers(SwitchingConfig))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hotswap.core.drift_views import DriftView
 from hotswap.core.histogram import quantile
 from hotswap.core.rollout_views import EventView, RolloutView
 from hotswap.core.stats import ModelStats
@@ -33,6 +34,8 @@ _PHASES: Final = {
 }
 #: Pauses that end by themselves, when what is missing is back.
 _PASSING: Final = frozenset({"capacity", "store", "metrics_outage"})
+#: Columns of a model that have drifted and are each an alert, at most.
+_DRIFTED: Final = 20
 #: Ways back that a person chose.
 _CHOSEN: Final = frozenset({"aborted", "superseded", "user"})
 
@@ -314,8 +317,14 @@ def request_counts(stats: Iterable[ModelStats]) -> dict[str, dict[str, RequestCo
     return found
 
 
-def alerts_of(events: Iterable[EventView], rollouts: Iterable[RolloutView]) -> list[Alert]:
-    """Alerts among the events, and rollouts that went wrong or wait for a person; newest first."""
+def alerts_of(
+    events: Iterable[EventView],
+    rollouts: Iterable[RolloutView],
+    drifts: Iterable[DriftView] = (),
+) -> list[Alert]:
+    """Alerts among the events, rollouts that went wrong or wait for a person, and columns that have
+    drifted and are still away; newest first.
+    """
     found = [
         Alert(
             str(event.data.get("severity", "warning")),
@@ -335,6 +344,14 @@ def alerts_of(events: Iterable[EventView], rollouts: Iterable[RolloutView]) -> l
             found.append(
                 Alert(severity, view.model, message, view.updated_at, view.reason, view.id)
             )
+    for drift in drifts:
+        found += [
+            Alert(
+                "warning", drift.model, f"{each.column} drifted from the reference ({each.cause})",
+                each.alarmed_since or 0.0, "drift",
+            )
+            for each in drift.alarmed()[:_DRIFTED]
+        ]  # fmt: skip
     return sorted(found, key=lambda alert: alert.at, reverse=True)
 
 

@@ -74,6 +74,7 @@ async def prometheus(control: Service) -> Response:
         control.switch_seconds(),
         control.rollout_gauges(),
         control.rollout_counters(),
+        control.drift_gauges(),
     )
     return Response(text, headers={"content-type": metrics.CONTENT_TYPE})
 
@@ -104,7 +105,8 @@ async def page(control: Service) -> Response:
     except HotswapError as problem:
         error = problem.message
     running = [view for view in control.rollout_gauges() if not view.final]
-    html = status_page(models, control.info(), "" if answer else reason, error, running)
+    drifts = control.drift_gauges()
+    html = status_page(models, control.info(), "" if answer else reason, error, running, drifts)
     return Response(html, media_type="text/html", headers={"content-security-policy": PAGE_CSP})
 
 

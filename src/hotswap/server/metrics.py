@@ -17,9 +17,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from hotswap.core.drift_views import DriftView
 from hotswap.core.rollout_views import RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView
+from hotswap.server.metrics_drift import drift_families
 from hotswap.server.metrics_rollouts import rollout_families
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -84,12 +86,13 @@ def render(
     switch_seconds: Mapping[str, tuple[int, float]],
     rollouts: Sequence[RolloutView] = (),
     ended: Mapping[tuple[str, str, str, str], int] | None = None,
+    drifts: Sequence[DriftView] = (),
 ) -> bytes:
     """The text of ``/metrics``.
 
     ``switches`` counts by (model, result); ``switch_seconds`` is (count, total seconds) by
     model; ``rollouts`` are each model's latest, and ``ended`` counts those that are over by
-    (model, strategy, phase, reason). An empty ``models`` (the store cannot be read) leaves only the counters.
+    (model, strategy, phase, reason); ``drifts`` are each model's. An empty ``models`` (the store cannot be read) leaves only the counters.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
@@ -99,6 +102,7 @@ def render(
                 *_versions(models),
                 *_switches(switches, switch_seconds),
                 *rollout_families(rollouts, ended or {}),
+                *drift_families(drifts),
             ]
         )
     )

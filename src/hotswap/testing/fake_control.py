@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from hotswap.core.drift_views import DriftView
 from hotswap.core.naming import natural_key, next_version
 from hotswap.core.registry_views import RegistryView
 from hotswap.core.stats import ModelStats
@@ -20,7 +21,7 @@ class FakeControl(FakeRollouts):
 
     A version whose uri contains ``broken`` cannot be loaded. ``failure``, when set, is raised
     by every method that talks to the store. ``unready`` is why the node is not ready.
-    ``calls`` are the commands that were given, in order.
+    ``drifts`` is what is known of drift, by model. ``calls`` are the commands that were given, in order.
     """
 
     def __init__(self, info: dict[str, Any] | None = None) -> None:
@@ -29,6 +30,7 @@ class FakeControl(FakeRollouts):
         self.done: list[OperationView] = []
         self.keys: dict[str, SwitchView] = {}
         self.counters: list[ModelStats] = []
+        self.drifts: dict[str, DriftView] = {}
         self.failure: HotswapError | None = None
         self.unready = ""
         self.followed: RegistryView | None = None
@@ -226,6 +228,23 @@ class FakeControl(FakeRollouts):
 
     def registry_hint(self) -> None:
         self.hints += 1
+
+    async def drift(self, model: str) -> DriftView:
+        self._model(model)
+        return self.drifts.get(model) or DriftView(model, "off", "drift is not watched here", 0.0)
+
+    async def reset_drift(self, model: str) -> DriftView:
+        self._model(model)
+        if model not in self.drifts:
+            raise Conflict("drift is not watched here")
+        self.calls.append(("reset_drift", model))
+        before = self.drifts[model]
+        message = "0 of the 5,000 rows of the reference of inputs are there"
+        self.drifts[model] = DriftView(model, "collecting", message, before.tolerance)
+        return self.drifts[model]
+
+    def drift_gauges(self) -> list[DriftView]:
+        return list(self.drifts.values())
 
     async def clear_cache(self) -> list[tuple[str, str]]:
         cleared = []

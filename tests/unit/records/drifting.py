@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hotswap.core.drift_views import ColumnDrift, DriftView
+from hotswap.core.drift_views import ColumnDrift, DriftSettings, DriftView
 from hotswap.records import dataset
-from hotswap.records.drift import DriftSettings, look
+from hotswap.records.drift import look
 
 #: The beginning of a day.
 START = 1_700_006_400
-SETTINGS = DriftSettings(rows=2000)
+SETTINGS = DriftSettings(rows=2000, budget_seconds=600.0)
 
 
 class Traffic:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hotswap.records.drift import DriftSettings, look
+from hotswap.core.drift_views import DriftSettings
+from hotswap.records.drift import look
 from hotswap.records.drift_state import REFERENCE, STATE, Reference, State, load
 from tests.unit.records.drifting import SETTINGS, START, Traffic, column, names
 

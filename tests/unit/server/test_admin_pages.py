@@ -183,6 +183,8 @@ async def test_the_document_names_every_route_of_the_contract(client: httpx2.Asy
         "POST /api/v1/models/{model}/versions/{version}/unload",
         "POST /api/v1/models/{model}/switch",
         "POST /api/v1/models/{model}/rollback",
+        "GET /api/v1/models/{model}/drift",
+        "POST /api/v1/models/{model}/drift/reset",
         "GET /api/v1/operations",
         "GET /api/v1/operations/{id}",
         "POST /api/v1/rollouts",
