@@ -12,7 +12,7 @@ from hotswap.core.naming import natural_key
 from hotswap.core.quality_views import Quality, Segment, Side
 from hotswap.errors import BadInput, NotFound
 from hotswap.records import answers as answer_columns
-from hotswap.records import schema
+from hotswap.records import quality_classes, schema
 from hotswap.records.answers import Answers
 from hotswap.records.dataset import Opened, quoted
 from hotswap.records.quality_agreement import agreement, rows_apart
@@ -26,6 +26,12 @@ _GROUPS: Final = 10
 _QUARTERS: Final = 4
 _FEW: Final = 20
 _ALONE: Final = 10
+#: Where a stage asks one version alone, the other is recorded for a candidate that failed; those
+#: rows by themselves would be no fair comparison.
+_ASKED_BOTH: Final = (
+    "(fallback IS NULL OR (coalesce(test, ''), coalesce(stage, -1)) IN (SELECT coalesce(test, ''), "
+    "coalesce(stage, -1) FROM records WHERE other_version IS NOT NULL AND fallback IS NULL))"
+)
 
 
 def measure(
@@ -79,7 +85,8 @@ def _pair(
     """(stable, candidate) that were asked the same requests; None if no two were."""
     counts: dict[tuple[str, str], int] = {}
     for ours, theirs, many in opened.sql.execute(
-        "SELECT version, other_version, count(*) FROM records WHERE other_version IS NOT NULL GROUP BY ALL"
+        "SELECT version, other_version, count(*) FROM records WHERE other_version IS NOT NULL "
+        f"AND {_ASKED_BOTH} GROUP BY ALL"
     ).fetchall():
         key = (ours, theirs) if natural_key(ours) < natural_key(theirs) else (theirs, ours)
         counts[key] = counts.get(key, 0) + many
@@ -108,8 +115,11 @@ def _both(
     notes: list[str],
 ) -> Quality:
     a, b = quoted(pair[0]), quoted(pair[1])
-    where = f"((version = {a} AND other_version = {b}) OR (version = {b} AND other_version = {a}))"
-    rows = read(opened, found, pair, where, by)
+    where = (
+        f"((version = {a} AND other_version = {b}) OR (version = {b} AND other_version = {a})) "
+        f"AND {_ASKED_BOTH}"
+    )
+    rows = _labelled(opened, found, pair, where, by)
     task = task_of(rows) or _task_of_answers(found)
     _note(rows, notes)
     sides = tuple(
@@ -134,6 +144,16 @@ def _both(
         segments_by=by or "",
         segments=_segments(rows, task) if by else (),
     )
+
+
+def _labelled(
+    opened: Opened, found: Answers, versions: Sequence[str], where: str, by: str | None
+) -> Rows:
+    rows = read(opened, found, versions, where, by)
+    if any(side.chances is not None for side in rows.sides):
+        rows.classes = quality_classes.names(rows)
+        rows.places = quality_classes.places(rows)
+    return rows
 
 
 def _task_of_answers(found: Answers) -> str:
@@ -161,7 +181,7 @@ def _each(
     segments: tuple[Segment, ...] = ()
     for version in sorted(named[:_ALONE], key=natural_key):
         where = f"version = {quoted(version)}"
-        rows = read(opened, found, (version,), where, by)
+        rows = _labelled(opened, found, (version,), where, by)
         own = task_of(rows)
         task = task or own
         _note(rows, notes)

@@ -30,20 +30,17 @@ def compare(rows: Rows, task: str) -> tuple[Difference, ...]:
         return tuple(each for each in found if each is not None)
     wrong = [_wrong(rows, side, task) for side in rows.sides]
     found.append(_of_losses(rows, "accuracy", wrong[1], wrong[0], 1.0))
-    if stable.chances is not None and candidate.chances is not None and _are_places(rows):
-        places = rows.numbers.astype(np.int64)
-        for metric, lose, size in (
+    if stable.chances is not None and candidate.chances is not None and rows.places is not None:
+        places = rows.places
+        for metric, forecast, size in (
             ("log_loss", losses.log_loss, losses.NATS), ("brier", losses.brier, 1.0),
         ):  # fmt: skip
-            lost = [lose(places, side.chances) for side in (stable, candidate)]
+            lost = [forecast(places, chances) for chances in (stable.chances, candidate.chances)]
             found.append(_of_losses(rows, metric, lost[1], lost[0], size))
-    if task == "binary" and not np.isnan(rows.numbers).any():
-        found.append(_ranking(rows, stable, candidate))
+    positive = rows.positive
+    if task == "binary" and positive is not None:
+        found.append(_ranking(rows, positive, stable, candidate))
     return tuple(each for each in found if each is not None)
-
-
-def _are_places(rows: Rows) -> bool:
-    return not np.isnan(rows.numbers).any() and bool((rows.numbers == np.floor(rows.numbers)).all())
 
 
 def _wrong(rows: Rows, side: Answered, task: str) -> Floats:
@@ -90,18 +87,19 @@ def _followed(rows: Rows, metric: str, apart: Floats, unit: float, at: Array) ->
     return _difference(rows, metric, path, float(apart.mean()) * unit)
 
 
-def _ranking(rows: Rows, stable: Answered, candidate: Answered) -> Difference | None:
+def _ranking(
+    rows: Rows, positive: Array, stable: Answered, candidate: Answered
+) -> Difference | None:
     blocks = auc.Blocks()
     path = []
     score = [[None if s != s else s for s in side.score.tolist()] for side in (stable, candidate)]
-    fed = list(zip((rows.numbers >= 0.5).tolist(), score[0], score[1], strict=True))
+    fed = list(zip(positive.tolist(), score[0], score[1], strict=True))
     for piece in np.array_split(np.arange(len(fed)), min(_POINTS, len(fed))):
         blocks = auc.feed(blocks, fed[piece[0] : piece[-1] + 1])
         if blocks.counts:
             path.append(_point(rows, blocks.counts, "auc", 1.0, int(piece[-1])))
     if not path:
         return None
-    positive = rows.numbers >= 0.5
     values = [auc.auc(side.score[positive], side.score[~positive]) for side in (stable, candidate)]
     return _difference(rows, "auc", path, values[0] - values[1])
 

@@ -71,29 +71,33 @@ def measured(rows: Rows, side: Answered, task: str) -> Side:
     given = classes_of(side, task)
     if len(truth):
         metrics["accuracy"] = float((truth == given).mean())
-        metrics |= _precision(truth, given, task)
+        metrics |= _precision(truth, given, task, rows.classes)
     metrics |= _probabilistic(rows, side)
     calibration: tuple[Bin, ...] = ()
     roc: tuple[tuple[float, float], ...] = ()
-    if task == "binary" and not np.isnan(rows.numbers).any():
-        positive = rows.numbers >= 0.5
+    positive = rows.positive
+    if task == "binary" and positive is not None:
         known = ~np.isnan(side.score)
         if positive.any() and (~positive).any():
             metrics["auc"] = auc.auc(side.score[positive], side.score[~positive])
             roc = _roc(side.score[known], positive[known])
         if known.any() and side.score[known].min() >= 0.0 and side.score[known].max() <= 1.0:
             calibration = _calibration(side.score[known], positive[known])
-    elif side.chances is not None:
-        macro = _macro_auc(rows.numbers, side.chances)
+    elif side.chances is not None and rows.places is not None:
+        macro = _macro_auc(rows.places, side.chances)
         if macro is not None:
             metrics["auc"] = macro
     return Side(side.version, len(rows), missing, metrics, None, calibration, (), roc)
 
 
-def _precision(truth: Array, given: Array, task: str) -> dict[str, float]:
+def _precision(truth: Array, given: Array, task: str, named: tuple[str, ...]) -> dict[str, float]:
     """Of the positive class where there are two, else the plain mean over classes."""
     classes = sorted(set(truth.tolist()) | set(given[given != ""].tolist()))
-    wanted = [max(classes)] if task == "binary" and len(classes) <= 2 else classes
+    wanted = classes
+    if task == "binary" and len(named) == 2:
+        wanted = [named[1]]
+    elif task == "binary" and len(classes) <= 2:
+        wanted = ["1"] if set(classes) <= {"0", "1"} else [max(classes)]
     found = []
     for each in wanted:
         hits = float(((truth == each) & (given == each)).sum())
@@ -132,18 +136,19 @@ def _losses(rows: Rows, side: Answered) -> tuple[Floats, Floats] | None:
         if bool((known == np.floor(known)).all()):
             return None  # classes, not chances
         chances = np.stack([1.0 - single, single], axis=1)
-    numbers = rows.numbers
-    if np.isnan(numbers).any() or bool((numbers != np.floor(numbers)).any()):
-        return None  # a text has no place among the classes
-    places = numbers.astype(np.int64)
+        places = rows.numbers.astype(np.int64)
+    elif rows.places is not None:
+        places = rows.places
+    else:
+        return None
     return losses.log_loss(places, chances), losses.brier(places, chances)
 
 
-def _macro_auc(numbers: Floats, chances: Floats) -> float | None:
+def _macro_auc(places: Array, chances: Floats) -> float | None:
     """One class against the rest, the plain mean over classes that are there."""
     found = []
     for place in range(chances.shape[1]):
-        mine = numbers == place
+        mine = places == place
         if mine.any() and (~mine).any():
             found.append(auc.auc(chances[mine, place], chances[~mine, place]))
     return float(np.mean(found)) if found else None

@@ -33,7 +33,7 @@ class Answered:
     @property
     def missing(self) -> Array:
         """Rows without an answer."""
-        gone = np.array([each is None for each in self.predictions], dtype=bool)
+        gone = np.array([each is None or each != each for each in self.predictions], dtype=bool)
         if self.chances is not None:
             return gone & np.isnan(self.chances).any(axis=1)
         return gone
@@ -47,7 +47,9 @@ class Answered:
 @dataclass
 class Rows:
     """``labels``: numbers or texts. ``times``: Unix. ``names``: request and row, for chances that
-    depend on nothing else. ``segment``: the values of the column that was asked for.
+    depend on nothing else. ``segment``: the values of the column that was asked for. ``classes``
+    are those of the probabilities, and ``places`` each label's among them (−1 for none); None
+    where no side has probabilities (see `hotswap.records.quality_classes`).
     """
 
     times: Floats
@@ -57,12 +59,22 @@ class Rows:
     segment: Array | None = None
     cut: bool = False
     numbers: Floats = field(init=False)
+    classes: tuple[str, ...] = ()
+    places: Array | None = None
 
     def __post_init__(self) -> None:
         self.numbers = as_numbers(self.labels)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def positive(self) -> Array | None:
+        """Of two classes, rows labelled with the second; None where labels do not tell."""
+        if self.places is not None:
+            found: Array = self.places == 1
+            return found
+        return None if np.isnan(self.numbers).any() else self.numbers >= 0.5
 
 
 def as_numbers(values: Sequence[Any] | Array) -> Floats:
@@ -140,10 +152,10 @@ def _side(version: str, predictions: Array, chances: Array) -> Answered:
             dtype=np.float64,
         ).reshape(-1, size)
         if all(each is None for each in predictions) and len(matrix):
-            known = ~np.isnan(matrix).any(axis=1)
+            known: Array = np.logical_not(np.isnan(matrix).any(axis=1))
             best = np.nan_to_num(matrix, nan=-1.0).argmax(axis=1)
             predictions = _objects(
-                [int(b) if k else None for b, k in zip(best.tolist(), known.tolist(), strict=True)]
+                [int(b) if k else None for b, k in zip(best, known, strict=True)]
             )
     score = matrix[:, -1] if matrix is not None else as_numbers(predictions)
     return Answered(version, predictions, matrix, score)

@@ -1,0 +1,265 @@
+"""A model's report against scikit-learn's metrics, and what becomes of rows that lack something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from hotswap.core.quality_views import Difference, Quality, Side
+from hotswap.errors import BadInput, NotFound
+from tests.unit.records.judging import judge, label, records
+
+N = 3000
+
+
+def differences(quality: Quality) -> dict[str, Difference]:
+    """By metric."""
+    return {each.metric: each for each in quality.differences}
+
+
+def sides(quality: Quality) -> tuple[Side, Side]:
+    """Stable's and the candidate's."""
+    stable, candidate = quality.sides
+    return stable, candidate
+
+
+def binary(seed: int, n: int = N) -> tuple[Any, Any, Any]:
+    """Labels, and the probabilities of a good and of a worse model, with ties."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < 0.3).astype(int)
+    good = np.clip(0.25 + 0.5 * y + rng.normal(0, 0.22, n), 0.02, 0.98).round(2)
+    bad = np.clip(0.25 + 0.3 * y + rng.normal(0, 0.3, n), 0.02, 0.98).round(2)
+    return y, good, bad
+
+
+def outputs(score: Any, names: Any = (0, 1)) -> dict[str, Any]:
+    """As a classifier answers."""
+    return {
+        "predict": [names[int(each)] for each in score >= 0.5],
+        "predict_proba": np.stack([1 - score, score], axis=1),
+    }
+
+
+@pytest.mark.parametrize("names", [(0, 1), ("no", "yes"), (1, 2)])
+def test_of_two_classes_as_scikit_learn_has_it(tmp_path: Path, names: Any) -> None:
+    """All metrics of both versions, with ties among the scores, whatever the classes are called."""
+    y, good, bad = binary(1)
+    ids = records(tmp_path, outputs(good, names), outputs(bad, names))
+    label(tmp_path, ids, [names[each] for each in y])
+    quality = judge(tmp_path)
+    assert (quality.task, quality.stable, quality.candidate) == ("binary", "v1", "v2")
+    for side, score in zip(sides(quality), (good, bad), strict=True):
+        said = (score >= 0.5).astype(int)
+        expected = {
+            "accuracy": sk.accuracy_score(y, said),
+            "precision": sk.precision_score(y, said),
+            "recall": sk.recall_score(y, said),
+            "f1": sk.f1_score(y, said),
+            "auc": sk.roc_auc_score(y, score),
+            "log_loss": sk.log_loss(y, score),
+            "brier": sk.brier_score_loss(y, score),
+        }
+        assert side.metrics == pytest.approx(expected)
+        assert sum(each.n for each in side.calibration) == N
+    for metric, each in differences(quality).items():
+        true = sides(quality)[1].metrics[metric] - sides(quality)[0].metrics[metric]
+        assert each.low < true < each.high
+        assert each.better is False
+    assert set(differences(quality)) == {"accuracy", "log_loss", "brier", "auc"}
+
+
+@pytest.mark.parametrize("names", [("ant", "bee", "cat"), (0, 1, 2), (3, 5, 7)])
+def test_of_three_classes_as_scikit_learn_has_it(tmp_path: Path, names: Any) -> None:
+    """Precision, recall, F1 and AUC are plain means over the classes."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 3, N)
+    chances = rng.dirichlet([1, 1, 1], N) + 0.8 * np.eye(3)[y]
+    chances /= chances.sum(axis=1, keepdims=True)
+    said = chances.argmax(axis=1)
+    ids = records(tmp_path, {"predict": [names[each] for each in said], "predict_proba": chances})
+    label(tmp_path, ids, [names[each] for each in y])
+    quality = judge(tmp_path)
+    assert (quality.task, quality.paired) == ("multiclass", False)
+    floored = np.clip(chances, 0.01, 1.0)[np.arange(N), y]
+    assert quality.sides[0].metrics == pytest.approx(
+        {
+            "accuracy": sk.accuracy_score(y, said),
+            "precision": sk.precision_score(y, said, average="macro"),
+            "recall": sk.recall_score(y, said, average="macro"),
+            "f1": sk.f1_score(y, said, average="macro"),
+            "auc": sk.roc_auc_score(y, chances, multi_class="ovr", average="macro"),
+            "log_loss": float(-np.log(floored).mean()),
+            "brier": 0.5 * ((chances - np.eye(3)[y]) ** 2).sum(axis=1).mean(),
+        }
+    )
+
+
+def test_of_numbers_as_scikit_learn_has_it(tmp_path: Path) -> None:
+    """MAE, RMSE and R² far from zero, with residuals."""
+    rng = np.random.default_rng(5)
+    y = 1e6 + 10 * rng.normal(size=N)
+    good, bad = y + rng.normal(size=N), y + 3 * rng.normal(size=N)
+    label(tmp_path, records(tmp_path, {"predict": good}, {"predict": bad}), y.tolist())
+    quality = judge(tmp_path)
+    assert quality.task == "regression"
+    for side, said in zip(sides(quality), (good, bad), strict=True):
+        expected = {
+            "mae": sk.mean_absolute_error(y, said),
+            "rmse": sk.root_mean_squared_error(y, said),
+            "r2": sk.r2_score(y, said),
+        }
+        assert side.metrics == pytest.approx(expected, rel=1e-6)
+        assert sum(each.n for each in side.residuals) == N
+    assert {name: each.better for name, each in differences(quality).items()} == {
+        "mae": False, "mse": False,
+    }  # fmt: skip
+    assert differences(quality)["mae"].n == N - 100
+
+
+def test_whichever_answered(tmp_path: Path) -> None:
+    """Pairs are turned to one side."""
+    y, good, bad = binary(4)
+    half = N // 2
+    ids = records(tmp_path, outputs(good[:half]), outputs(bad[:half]))
+    ids += records(
+        tmp_path, outputs(bad[half:]), outputs(good[half:]), first=half, version=["v2"] * half,
+        other_version=["v1"] * half,
+    )  # fmt: skip
+    label(tmp_path, ids, y.tolist())
+    stable, candidate = sides(judge(tmp_path))
+    assert stable.metrics["accuracy"] == pytest.approx(((good >= 0.5) == y).mean())
+    assert candidate.metrics["accuracy"] == pytest.approx(((bad >= 0.5) == y).mean())
+
+
+def test_a_candidate_without_an_output_has_lost_everything(tmp_path: Path) -> None:
+    """Failures are pairs too: the difference is as if it had been wrong."""
+    y, good, _ = binary(6)
+    given, gone = outputs(good), np.arange(N) % 5 == 0
+    other = {
+        name: [None if lost else each for each, lost in zip(values, gone, strict=True)]
+        for name, values in given.items()
+    }
+    label(tmp_path, records(tmp_path, given, other), y.tolist())
+    quality = judge(tmp_path)
+    stable, candidate = sides(quality)
+    assert (stable.missing, candidate.missing) == (0, 600)
+    assert candidate.metrics["accuracy"] == pytest.approx(
+        ((np.array(given["predict"]) == y) & ~gone).mean()
+    )
+    assert candidate.metrics["auc"] < stable.metrics["auc"]
+    assert {each.better for each in differences(quality).values()} == {False}
+
+
+def test_failures_outside_of_pairs_are_no_comparison(tmp_path: Path) -> None:
+    """In a canary the other version is recorded where it failed, and there alone."""
+    y, good, _ = binary(7)
+    more: dict[str, Any] = {"arm": ["candidate"] * N, "fallback": ["error"] * N}
+    label(tmp_path, records(tmp_path, outputs(good), {"predict": [None] * N}, **more), y.tolist())
+    quality = judge(tmp_path)
+    assert (quality.paired, quality.differences) == (False, ())
+
+
+def test_one_class_alone_has_no_auc(tmp_path: Path) -> None:
+    """What cannot be told is absent, and nothing breaks."""
+    _, good, bad = binary(8, 200)
+    label(tmp_path, records(tmp_path, outputs(good), outputs(bad)), [0] * 200)
+    quality = judge(tmp_path)
+    assert "auc" not in sides(quality)[0].metrics
+    assert "auc" not in differences(quality)
+
+
+def test_numbers_that_are_none_count_as_missing(tmp_path: Path) -> None:
+    """NaN from a model is no answer."""
+    y = np.arange(400.0)
+    said = y.copy()
+    said[:100] = np.nan
+    label(tmp_path, records(tmp_path, {"predict": said + 0.5}, {"predict": y + 0.5}), y.tolist())
+    stable, candidate = sides(judge(tmp_path))
+    assert (stable.missing, candidate.missing) == (100, 0)
+    assert stable.metrics["mae"] == pytest.approx(0.5)
+
+
+def test_rows_of_a_request_have_labels_of_their_own(tmp_path: Path) -> None:
+    """Joined by request and row."""
+    y = np.array([0, 1] * 300)
+    ids = records(tmp_path, {"predict": y}, {"predict": 1 - y}, rows=2)
+    label(tmp_path, ids, y.tolist(), [at % 2 for at in range(600)])
+    quality = judge(tmp_path)
+    assert [side.metrics["accuracy"] for side in sides(quality)] == [1.0, 0.0]
+    assert quality.agreement is not None
+    assert (quality.agreement.n, quality.agreement.same) == (600, 0)
+
+
+@pytest.mark.parametrize("values", [[True, False] * 50, ["yes", "no"] * 50, [1.0, 0.0] * 50])
+def test_classes_of_any_type_meet_their_labels(tmp_path: Path, values: list[Any]) -> None:
+    """True is 1 in feedback, and numbers are numbers."""
+    label(tmp_path, records(tmp_path, {"predict": values}), values)
+    assert judge(tmp_path).sides[0].metrics["accuracy"] == 1.0
+
+
+def test_ids_that_repeat_and_labels_for_nothing(tmp_path: Path) -> None:
+    """Counted, and never joined."""
+    ids = records(tmp_path, {"predict": [0, 1] * 50}, arm=["baseline"] * 60 + ["candidate"] * 40)
+    records(tmp_path, {"predict": [1]})  # r0 once more
+    label(tmp_path, [*ids[:50], "elsewhere"], [1] * 51)
+    quality = judge(tmp_path)
+    assert (quality.coverage.ambiguous, quality.coverage.unknown) == (2, 1)
+    assert quality.sides[0].n == 49
+
+
+def test_hashed_inputs_are_not_shown(tmp_path: Path) -> None:
+    """Neither beside rows, nor to divide by."""
+    y, good, bad = binary(12, 300)
+    inputs = {"user": np.arange(300, dtype=np.uint64), "age": np.arange(300.0)}
+    label(tmp_path, records(tmp_path, outputs(good), outputs(bad), inputs=inputs), y.tolist())
+    quality = judge(tmp_path)
+    assert {name for row in quality.apart for name in row.inputs} == {"age"}
+    assert quality.apart[0].apart == pytest.approx(np.abs(good - bad).max())
+    with pytest.raises(BadInput, match="hash"):
+        judge(tmp_path, by="user")
+    with pytest.raises(BadInput, match="age"):
+        judge(tmp_path, by="zip")
+
+
+@pytest.mark.parametrize(("column", "parts"), [("age", 4), ("city", 2), ("flag", 2)])
+def test_segments_by_an_input(tmp_path: Path, column: str, parts: int) -> None:
+    """Quarters of numbers, values of what has few."""
+    y, good, bad = binary(11)
+    inputs = {
+        "age": (np.arange(N) % 100).astype(float),
+        "city": [("a", "a", "b")[at % 3] for at in range(N)],
+        "flag": [at % 4 == 0 for at in range(N)],
+    }
+    label(tmp_path, records(tmp_path, outputs(good), outputs(bad), inputs=inputs), y.tolist())
+    found = judge(tmp_path, by=column).segments
+    assert len(found) == parts
+    assert sum(each.n for each in found) == N
+    assert all(each.low is not None for each in found)
+
+
+def test_a_damaged_file_is_named_and_the_rest_is_reported(tmp_path: Path) -> None:
+    """What can be read is."""
+    y, good, bad = binary(14, 400)
+    label(tmp_path, records(tmp_path, outputs(good), outputs(bad)), y.tolist())
+    records(tmp_path, outputs(good), outputs(bad), first=400)
+    newest = max(tmp_path.glob("days/model=m/*/*.parquet"))
+    newest.write_bytes(newest.read_bytes()[:-200])
+    quality = judge(tmp_path)
+    assert any(newest.name in each for each in quality.skipped)
+    assert quality.sides[0].n == 400
+
+
+def test_nothing_says_what_to_do(tmp_path: Path) -> None:
+    """Without records; and without labels all that needs none is told."""
+    with pytest.raises(NotFound, match="--records on"):
+        judge(tmp_path)
+    records(tmp_path, {"predict": [0, 1]}, {"predict": [0, 0]})
+    quality = judge(tmp_path)
+    assert quality.agreement is not None
+    assert quality.agreement.same == 1
+    with pytest.raises(BadInput, match="v1, v2"):
+        judge(tmp_path, versions=("v1", "v9"))
