@@ -22,6 +22,7 @@ from hotswap.core.plan import (
     kind,
     label,
 )
+from hotswap.core.preflight_labels import label_warnings
 from hotswap.core.preflight_latency import latency_seconds
 from hotswap.core.rollout_views import PlanView, StepPlan
 from hotswap.core.routing import WHOLE
@@ -61,6 +62,7 @@ def preflight(
             proof += extra
         if plan.warning:
             warnings.append(f"{plan.label}: {plan.warning}")
+    warnings += label_warnings(spec, steps)
     if per_second <= 0:
         warnings.insert(
             0, "the model has no traffic now: nothing can be told of how long this takes"
