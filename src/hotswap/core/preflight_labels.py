@@ -56,7 +56,7 @@ def pairs_needed(margin: float, alpha: float, differ: float = _DIFFER) -> int:
     what the mixture takes beyond that.
 
     >>> pairs_needed(0.01, 0.05)
-    4194
+    4195
     """
     growth = margin**2 / (2.0 * differ)
     return math.ceil(_MORE * math.log(1.0 / alpha) / growth)

@@ -33,7 +33,7 @@ def test_when_labels_count_and_how_many_are_needed_is_said() -> None:
     )  # fmt: skip
     assert "accuracy: labels decide" in first
     assert "2 h after" in first
-    assert "4,194 labels" in second
+    assert "4,195 labels" in second
     assert pairs_needed(0.02, 0.05) < pairs_needed(0.01, 0.05) / 3
 
 
