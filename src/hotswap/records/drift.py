@@ -237,8 +237,8 @@ class _Look:
 
 def _earliest(opened: Opened, slice_us: int) -> int | None:
     """The beginning (µs) of the slice of the first record."""
-    row = opened.sql.execute("SELECT min(epoch_us(time)) FROM records").fetchone()
-    return None if row is None or row[0] is None else int(row[0]) // slice_us * slice_us
+    ((at,),) = opened.sql.execute("SELECT min(epoch_us(time)) FROM records").fetchall()
+    return None if at is None else int(at) // slice_us * slice_us
 
 
 __all__ = ["DriftSettings", "look"]

@@ -70,25 +70,24 @@ def nth(sql: duckdb.DuckDBPyConnection, choice: Choice, since: int, rows: int) -
     found = sql.execute(
         f"SELECT {_TIME} AS us FROM records WHERE {_TIME} >= {since} AND {choice.sql} "
         f"ORDER BY us LIMIT 1 OFFSET {rows - 1}"
-    ).fetchone()
-    return None if found is None else int(found[0])
+    ).fetchall()
+    return int(found[0][0]) if found else None
 
 
 def there(sql: duckdb.DuckDBPyConnection, choice: Choice, since: int) -> int:
     """How many there are from ``since`` on."""
-    found = sql.execute(
+    ((found,),) = sql.execute(
         f"SELECT count(*) FROM records WHERE {_TIME} >= {since} AND {choice.sql}"
-    ).fetchone()
-    assert found is not None
-    return int(found[0])
+    ).fetchall()
+    return int(found)
 
 
 def latest(sql: duckdb.DuckDBPyConnection, choice: Choice, since: int) -> int | None:
     """The time (µs) of the last of them."""
-    found = sql.execute(
+    ((found,),) = sql.execute(
         f"SELECT max({_TIME}) FROM records WHERE {_TIME} >= {since} AND {choice.sql}"
-    ).fetchone()
-    return None if found is None or found[0] is None else int(found[0])
+    ).fetchall()
+    return None if found is None else int(found)
 
 
 def take_out(

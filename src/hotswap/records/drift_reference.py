@@ -105,13 +105,12 @@ def freeze(sql: duckdb.DuckDBPyConnection, table: str, column: Column) -> Bins |
 def _cuts(sql: duckdb.DuckDBPyConnection, table: str, value: str) -> tuple[float, ...]:
     """Where bins end: just below the smallest value, at quantiles, and at the largest."""
     shares = ", ".join(str(at / BINS) for at in range(1, BINS))
-    row = sql.execute(
+    ((lowest, middle, highest),) = sql.execute(
         f"SELECT min(value), quantile_disc(value, [{shares}]), max(value) "
         f"FROM (SELECT {value} AS value FROM {table}) WHERE value IS NOT NULL AND NOT isnan(value)"
-    ).fetchone()
-    if row is None or row[0] is None:
+    ).fetchall()
+    if lowest is None:
         return ()
-    lowest, middle, highest = row
     found = {math.nextafter(lowest, -math.inf), *middle, highest}
     finite = sorted(cut for cut in found if math.isfinite(cut))
     return tuple(finite) or (0.0,)  # infinities alone: told apart by their sign

@@ -87,10 +87,9 @@ def freeze(side: Side, way: Way, opened: Opened, last: int) -> Frozen:
             skipped.append(f"{column.name} has no value that is watched in the reference")
         else:
             found.append(bins)
-    row = opened.sql.execute(f"SELECT min(at_us), count(*) FROM {table}").fetchone()
+    ((since, rows),) = opened.sql.execute(f"SELECT min(at_us), count(*) FROM {table}").fetchall()
     drift_counts.put_away(opened.sql)
-    assert row is not None
-    first, rows = int(row[0]), int(row[1])
+    first = int(since)
     per_second = rows / max(1.0, (last - first) / 1e6)
     # Half of the false alarms that may be for each side.
     arl = 2.0 * max(LEAST_ARL, per_second * _YEAR)

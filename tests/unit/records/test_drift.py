@@ -411,3 +411,34 @@ def test_only_named_columns_are_watched_if_some_are(traffic: Traffic) -> None:
     view = look(traffic.root, "m", "v1", some, until=traffic.now)
 
     assert {each.column for each in view.columns} == {"input_x", "output_predict"}
+
+
+def test_another_tolerance_counts_from_now_on(traffic: Traffic) -> None:
+    """The reference stays; what was within the old one may be beyond the new one."""
+    traffic.serve(4000)
+    traffic.serve(2000, shift=0.2)
+    assert names(traffic.look()) == []
+    digest = traffic.look().references[0].digest
+    strict = msgspec.structs.replace(SETTINGS, tolerance=0.01)
+    view = traffic.look(strict)
+    assert (names(view), view.columns[0].tolerance) == ([], 0.01)
+    traffic.serve(4000, shift=0.2)
+    view = traffic.look(strict)
+    assert names(view) == ["input_x"]
+    assert view.references[0].digest != digest
+    assert view.references[0].first == traffic.look(strict).references[0].first
+
+
+def test_what_the_settings_change_is_for_the_next_reference(traffic: Traffic) -> None:
+    """And that is said, until there is one."""
+    traffic.serve(4000)
+    traffic.look()
+    traffic.serve(1000)
+    other = msgspec.structs.replace(SETTINGS, columns=("x",), one_row=False)
+    view = traffic.look(other)
+    assert [each.partition(" ")[0] for each in view.skipped] == ["drift_columns", "drift_rows"]
+    assert column(view, "input_kind").n > 2000
+    traffic.look(other, reset=True)
+    traffic.serve(4000)
+    view = traffic.look(other)
+    assert ([each.column for each in view.columns], view.skipped) == (["input_x"], ())
