@@ -114,23 +114,22 @@ def assemble(chunk: Chunk, privacy: Privacy) -> pa.RecordBatch:
     if chunk.keys is not None:
         columns["key_hash"] = pa.array(chunk.keys, pa.uint64()).take(of)
     fields: dict[str, pa.Field] = {}
-    for name, column in _inputs(chunk, lines, privacy):
-        columns[schema.INPUT + name] = column
+    for name, made in _inputs(chunk, lines, privacy):
+        columns[schema.INPUT + name] = made
     for layout, raw in zip(chunk.outputs, chunk.output_raws, strict=True):
-        columns[schema.OUTPUT + layout.name] = _column(decode_tensor(raw, layout, lines), layout)
+        columns[schema.OUTPUT + layout.name] = column(decode_tensor(raw, layout, lines), layout)
     if chunk.other is not None:
         columns |= _other(chunk.other, counts, of, lines)
     names = [field.name for field in schema.fixed()]
     arrays = []
     for field in schema.fixed():
         given = columns.pop(field.name, None)
-        made = pa.nulls(lines, field.type) if given is None else _typed(given, field.type)
-        arrays.append(made)
+        arrays.append(pa.nulls(lines, field.type) if given is None else _typed(given, field.type))
         fields[field.name] = field
-    for name, column in columns.items():
+    for name, made in columns.items():
         names.append(name)
-        arrays.append(column)
-        fields[name] = pa.field(name, column.type)
+        arrays.append(made)
+        fields[name] = pa.field(name, made.type)
     return pa.record_batch(arrays, schema=pa.schema([fields[name] for name in names]))
 
 
@@ -169,8 +168,8 @@ def _inputs(chunk: Chunk, lines: int, privacy: Privacy) -> list[tuple[str, pa.Ar
         if alone and (size <= FEATURES or privacy.tells_apart(names)):
             by_column = np.ascontiguousarray(tensor.T)
             for at, name in enumerate(names):
-                column = Layout(name, layout.datatype, ())
-                _keep(found, name, by_column[at], column, privacy, layout.name)
+                single = Layout(name, layout.datatype, ())
+                _keep(found, name, by_column[at], single, privacy, layout.name)
         else:
             _keep(found, layout.name, tensor, layout, privacy)
     return found
@@ -191,10 +190,10 @@ def _keep(
     if privacy.hides(name, tensor):
         found.append((name, pa.array(privacy.hash(values), pa.uint64())))
     else:
-        found.append((name, _column(values, layout)))
+        found.append((name, column(values, layout)))
 
 
-def _column(values: Array, layout: Layout) -> pa.Array:
+def column(values: Array, layout: Layout) -> pa.Array:
     """A column of single values, or of lists where a row has several."""
     import pyarrow as pa
 
@@ -241,8 +240,8 @@ def _other(other: Other, counts: Array, of: Array, lines: int) -> dict[str, pa.A
     at = np.cumsum(given) - 1
     picked = pa.array(at, mask=~given)
     for layout, raw in zip(other.outputs, other.raws, strict=True):
-        column = _column(decode_tensor(raw, layout, rows), layout)
-        columns[schema.OTHER + layout.name] = column.take(picked)
+        made = column(decode_tensor(raw, layout, rows), layout)
+        columns[schema.OTHER + layout.name] = made.take(picked)
     return columns
 
 
@@ -283,4 +282,4 @@ def _typed(given: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(given, kind)
 
 
-__all__ = ["FEATURES", "assemble", "assemble_labels", "merge"]
+__all__ = ["FEATURES", "assemble", "assemble_labels", "column", "merge"]
