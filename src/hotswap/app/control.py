@@ -285,11 +285,15 @@ class ControlProcess:
         from hotswap.server.admin import create_app
         from hotswap.server.admin_registry import WebhookDoor
         from hotswap.server.control_protocol import control_protocol
+        from hotswap.web import quality
 
         hosts = (settings.control_host, *settings.allowed_hosts)
         secret = settings.webhook_secret()
         door = None if secret is None else WebhookDoor(secret, self._clock.wall)
-        app = create_app(service, token=settings.secret(), allowed_hosts=hosts, webhook=door)
+        app = create_app(
+            service, token=settings.secret(), allowed_hosts=hosts, webhook=door,
+            write_report=quality.write,
+        )  # fmt: skip
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", server_header=False,
             timeout_graceful_shutdown=1, http=control_protocol(settings.limits()), ws="none",

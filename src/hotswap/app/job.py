@@ -24,7 +24,14 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from hotswap.app.job_records import CohortRequest, DriftRequest, count_cohort, look_for_drift
+from hotswap.app.job_records import (
+    CohortRequest,
+    DriftRequest,
+    ReportRequest,
+    count_cohort,
+    look_for_drift,
+    measure_quality,
+)
 from hotswap.app.job_remote import FetchRequest, LookRequest, TellRequest, fetch, look, tell
 from hotswap.core.spec import Artifact, Ingested, Json, VersionSettings
 from hotswap.errors import BadInput, HotswapError, LoadError, UntrustedCode
@@ -68,7 +75,7 @@ class DiscardRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="discard
 
 Request = (
     IngestRequest | ConvertRequest | DiscardRequest | FetchRequest | LookRequest | TellRequest
-    | CohortRequest | DriftRequest
+    | CohortRequest | DriftRequest | ReportRequest
 )  # fmt: skip
 
 
@@ -111,6 +118,8 @@ def _answer(line: bytes, answers: IO[bytes]) -> None:
             result = count_cohort(request)
         elif isinstance(request, DriftRequest):
             result = look_for_drift(request)
+        elif isinstance(request, ReportRequest):
+            result = measure_quality(request)
         elif isinstance(request, FetchRequest):
             result = fetch(request, _progress(request.id, answers))
         elif isinstance(request, LookRequest):

@@ -8,6 +8,7 @@ import msgspec
 
 from hotswap.core.drift_views import DriftSettings, DriftView
 from hotswap.core.label_evidence import Labels
+from hotswap.core.quality_views import Quality
 from hotswap.errors import Unavailable
 from hotswap.records.cohorts import Cohort
 
@@ -84,4 +85,43 @@ def look_for_drift(request: DriftRequest) -> DriftView:
         raise Unavailable(f"what is known of drift cannot be read or kept: {reason}") from error
 
 
-__all__ = ["CohortRequest", "DriftRequest", "count_cohort", "look_for_drift"]
+class ReportRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="report"):
+    """Measure how good a model's versions were: see `hotswap.records.quality.measure`."""
+
+    id: int
+    root: str
+    location: str | None
+    model: str
+    since: float | None
+    until: float | None
+    versions: tuple[str, str] | None
+    stable: str | None
+    by: str | None
+
+
+def measure_quality(request: ReportRequest) -> Quality:
+    """The report of what is recorded between two times."""
+    import duckdb
+
+    from hotswap.records import dataset, quality
+
+    for verify in (False, True):
+        with dataset.open(
+            Path(request.root), request.model, since=request.since, until=request.until,
+            location=request.location, verify=verify,
+        ) as opened:  # fmt: skip
+            try:
+                return quality.measure(
+                    opened, request.model, versions=request.versions, stable=request.stable,
+                    by=request.by,
+                )  # fmt: skip
+            except duckdb.Error:  # a file is damaged inside: without it
+                if verify:
+                    raise
+    raise AssertionError
+
+
+__all__ = [
+    "CohortRequest", "DriftRequest", "ReportRequest", "count_cohort", "look_for_drift",
+    "measure_quality",
+]  # fmt: skip

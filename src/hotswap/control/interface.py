@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from hotswap.core.drift_views import DriftView
+from hotswap.core.quality_views import Quality
 from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
@@ -139,6 +140,23 @@ class Control(Protocol):
 
     def registry_hint(self) -> None:
         """Something may have changed in it: it is asked at once. `NotFound` if none is followed."""
+        ...
+
+    async def quality(
+        self,
+        model: str,
+        *,
+        since_seconds: float | None = None,
+        until: float | None = None,
+        versions: tuple[str, str] | None = None,
+        by: str | None = None,
+    ) -> Quality:
+        """How good a model's versions were, by what was recorded in the last ``since_seconds`` and
+        before ``until`` (Unix time). ``versions``: stable and candidate, else what can be compared;
+        ``by``: an input to divide by.
+
+        `Conflict` where nothing is recorded, `NotFound` if there is nothing in that time.
+        """
         ...
 
     async def drift(self, model: str) -> DriftView:

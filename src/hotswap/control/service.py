@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from hotswap.control import quality as reports
 from hotswap.control.catalogue import Catalogue
 from hotswap.control.drift_watch import DriftWatch
 from hotswap.control.events import Events
@@ -33,6 +34,7 @@ from hotswap.control.warming import Policy, Warming
 from hotswap.core.drift_views import DriftSettings, DriftView
 from hotswap.core.lifecycle import rollback_target
 from hotswap.core.metric_names import DRIFT
+from hotswap.core.quality_views import Quality
 from hotswap.core.registry_views import RegistryView
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
@@ -391,6 +393,23 @@ class Service:
                 "--tracking-uri"
             )
         return self.sync
+
+    # --- quality
+
+    async def quality(
+        self,
+        model: str,
+        *,
+        since_seconds: float | None = None,
+        until: float | None = None,
+        versions: tuple[str, str] | None = None,
+        by: str | None = None,
+    ) -> Quality:
+        stable = self._catalogue.model(model).active
+        since = None if since_seconds is None else self._clock.wall() - since_seconds
+        return await reports.report(
+            self.recorded, model, stable, since=since, until=until, versions=versions, by=by
+        )
 
     # --- drift
 

@@ -18,6 +18,7 @@ from hotswap.server import (
     admin_drift,
     admin_events,
     admin_models,
+    admin_quality,
     admin_registry,
     admin_rollouts,
     admin_simple,
@@ -26,6 +27,7 @@ from hotswap.server import (
 )
 from hotswap.server.admin_bodies import sentence
 from hotswap.server.admin_events import HEARTBEAT_SECONDS
+from hotswap.server.admin_quality import Writer
 from hotswap.server.admin_registry import WebhookDoor
 from hotswap.server.admin_replies import schemas
 from hotswap.server.admin_switching_replies import SWITCHING_REPLIES
@@ -48,6 +50,7 @@ def create_app(
     allowed_hosts: Iterable[str] = (),
     heartbeat: float = HEARTBEAT_SECONDS,
     webhook: WebhookDoor | None = None,
+    write_report: Writer | None = None,
 ) -> FastAPI:
     """The application over ``control``.
 
@@ -55,7 +58,7 @@ def create_app(
     loopback, that requests may be addressed to: the address bound (``0.0.0.0`` stands for any
     address) and the operator's own names. ``heartbeat``: after so many seconds without an event
     its stream shows that it lives. ``webhook`` verifies those of the model registry, if they are
-    taken.
+    taken. ``write_report`` makes a page or Markdown of a model's report; without it there is JSON.
     """
     app = FastAPI(
         title="hotswap control API",
@@ -71,11 +74,13 @@ def create_app(
     app.state.heartbeat = heartbeat
     app.state.listeners = 0
     app.state.webhook = webhook
+    app.state.write_report = write_report
     app.include_router(admin_system.router)
     app.include_router(admin_models.router)
     app.include_router(admin_rollouts.router)
     app.include_router(admin_events.router)
     app.include_router(admin_drift.router)
+    app.include_router(admin_quality.router)
     app.include_router(admin_registry.router)
     app.include_router(admin_switching.router)
     app.include_router(admin_simple.router)
@@ -145,7 +150,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     own: dict[str, Any] = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         own.pop(name, None)
-    own.update(schemas(*SWITCHING_REPLIES, *admin_drift.DRIFT_REPLIES))
+    replies = (*SWITCHING_REPLIES, *admin_drift.DRIFT_REPLIES, *admin_quality.QUALITY_REPLIES)
+    own.update(schemas(*replies))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     content["security"] = [{"token": []}, {}]
     for path in ("/healthz", "/readyz"):

@@ -9,6 +9,7 @@ import msgspec
 
 from hotswap.core.drift_views import DriftView
 from hotswap.core.naming import natural_key, next_version
+from hotswap.core.quality_views import Quality
 from hotswap.core.registry_views import RegistryView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
@@ -31,6 +32,8 @@ class FakeControl(FakeRollouts):
         self.keys: dict[str, SwitchView] = {}
         self.counters: list[ModelStats] = []
         self.drifts: dict[str, DriftView] = {}
+        #: reports, by model; where none is, nothing is recorded
+        self.qualities: dict[str, Quality] = {}
         self.failure: HotswapError | None = None
         self.unready = ""
         self.followed: RegistryView | None = None
@@ -228,6 +231,21 @@ class FakeControl(FakeRollouts):
 
     def registry_hint(self) -> None:
         self.hints += 1
+
+    async def quality(
+        self,
+        model: str,
+        *,
+        since_seconds: float | None = None,
+        until: float | None = None,
+        versions: tuple[str, str] | None = None,
+        by: str | None = None,
+    ) -> Quality:
+        self._model(model)
+        self.calls.append(("quality", model, since_seconds, until, versions, by))
+        if model not in self.qualities:
+            raise Conflict("nothing is recorded here: start the server with --records on")
+        return self.qualities[model]
 
     async def drift(self, model: str) -> DriftView:
         self._model(model)

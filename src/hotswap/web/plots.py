@@ -31,7 +31,7 @@ svg.plot .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg.plot .band { opacity: .16; stroke: none; }
 svg.plot .limit { stroke-width: 1.5; stroke-dasharray: 6 4; fill: none; }
 """
-COLOURS: Final = ("stable", "candidate", "good", "bad", "limit")
+COLOURS: Final = ("stable", "candidate", "good", "bad", "limit", "soft")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Limit:
 class LineChart:
     """A chart of lines. ``log``: a logarithmic y axis; values of zero and less are then left out.
 
-    ``low`` and ``high``: what the y axis shows at least.
+    ``low`` and ``high``: what the y axis shows at least. ``height``: of the chart, to be squarer.
     """
 
     title: str
@@ -73,20 +73,21 @@ class LineChart:
     log: bool = False
     low: float | None = None
     high: float | None = None
+    height: int = HEIGHT
 
     def svg(self) -> str:
         """The chart as an ``<svg>`` element."""
         xs = [x for line in self.series for x, y in line.points if y is not None]
         ys = self._values()
         if not xs or not ys:
-            return _frame(self.title, self.description, [_text(WIDTH / 2, HEIGHT / 2, "no data")])
+            return frame(self.title, self.description, [text(WIDTH / 2, HEIGHT / 2, "no data")])
         across = _Scale(min(xs), max(xs), _LEFT, WIDTH - _RIGHT)
-        up = _Scale(min(ys), max(ys), HEIGHT - _BOTTOM, _TOP, self.log)
+        up = _Scale(min(ys), max(ys), self.height - _BOTTOM, _TOP, self.log)
         parts = _axes(across, up, self.x_label, self.y_label)
         parts += [part for line in self.series for part in _line(line, across, up)]
         parts += [_limit(limit, up) for limit in self.limits]
         parts.append(_legend(self.series, self.limits))
-        return _frame(self.title, self.description, parts)
+        return frame(self.title, self.description, parts, self.height)
 
     def _values(self) -> list[float]:
         values = [y for line in self.series for _, y in line.points if y is not None]
@@ -117,7 +118,7 @@ class BarChart:
         values = [v for _, group in self.groups for v in group if v is not None and v >= 0]
         finite = [value for value in values if math.isfinite(value)]
         if not finite or max(finite) <= 0:
-            return _frame(self.title, self.description, [_text(WIDTH / 2, HEIGHT / 2, "no data")])
+            return frame(self.title, self.description, [text(WIDTH / 2, HEIGHT / 2, "no data")])
         up = _Scale(0.0, max(finite), HEIGHT - _BOTTOM, _TOP)
         parts = _grid(up, self.unit)
         slot = (WIDTH - _LEFT - _RIGHT) / len(self.groups)
@@ -126,11 +127,11 @@ class BarChart:
             left = _LEFT + slot * index
             parts += self._group(left, slot, group, up)
             if index % every == 0:
-                parts.append(_text(left + slot / 2, HEIGHT - _BOTTOM + 16, label))
+                parts.append(text(left + slot / 2, HEIGHT - _BOTTOM + 16, label))
         if self.x_label:
-            parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, self.x_label))
+            parts.append(text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, self.x_label))
         parts.append(_keys([(name, colour, False) for name, colour in self.names]))
-        return _frame(self.title, self.description, parts)
+        return frame(self.title, self.description, parts)
 
     def _group(
         self, left: float, slot: float, group: Sequence[float | None], up: _Scale
@@ -144,10 +145,10 @@ class BarChart:
             x, y = start + width * index, up(value)
             parts.append(
                 f'<rect x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(width - 1, 0.5):.1f}" '
-                f'height="{HEIGHT - _BOTTOM - y:.1f}" style="fill:var(--{_colour(colour)})"/>'
+                f'height="{HEIGHT - _BOTTOM - y:.1f}" style="fill:var(--{colour_of(colour)})"/>'
             )
             if not self.crowded:
-                parts.append(_text(x + width / 2, y - 4, _short(value), kind="value"))
+                parts.append(text(x + width / 2, y - 4, _short(value), kind="value"))
         return parts
 
 
@@ -192,9 +193,10 @@ class _Scale:
         return [number * step for number in range(first, last + 1)]
 
 
-def _frame(title: str, description: str, parts: Sequence[str]) -> str:
+def frame(title: str, description: str, parts: Sequence[str], height: int = HEIGHT) -> str:
+    """An ``<svg>`` element around ``parts``, for those who cannot see it too."""
     return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img">'
         f"<title>{_safe(title)}</title><desc>{_safe(description)}</desc>{''.join(parts)}</svg>"
     )
 
@@ -202,8 +204,8 @@ def _frame(title: str, description: str, parts: Sequence[str]) -> str:
 def _axes(across: _Scale, up: _Scale, x_label: str, y_label: str) -> list[str]:
     parts = _grid(up, y_label)
     for tick in across.ticks():
-        parts.append(_text(across(tick), HEIGHT - _BOTTOM + 16, _short(tick)))
-    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label))
+        parts.append(text(across(tick), up.first + 16, _short(tick)))
+    parts.append(text((_LEFT + WIDTH - _RIGHT) / 2, up.first + _BOTTOM - 6, x_label))
     return parts
 
 
@@ -214,10 +216,10 @@ def _grid(up: _Scale, y_label: str) -> list[str]:
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
-        parts.append(_text(_LEFT - 8, y + 4, _short(tick), anchor="end"))
-    base = HEIGHT - _BOTTOM
+        parts.append(text(_LEFT - 8, y + 4, _short(tick), anchor="end"))
+    base = f"{up.first:.0f}"
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
-    middle = (_TOP + base) / 2
+    middle = (_TOP + up.first) / 2
     parts.append(
         f'<text x="14" y="{middle:.0f}" text-anchor="middle" '
         f'transform="rotate(-90 14 {middle:.0f})">{_safe(y_label)}</text>'
@@ -226,7 +228,7 @@ def _grid(up: _Scale, y_label: str) -> list[str]:
 
 
 def _line(line: Series, across: _Scale, up: _Scale) -> list[str]:
-    colour = _colour(line.colour)
+    colour = colour_of(line.colour)
     parts = []
     band = [each for each in _thinned(line.band) if not up.log or each[1] > 0]
     if len(band) > 1:
@@ -256,7 +258,7 @@ def _limit(limit: Limit, up: _Scale) -> str:
     y = up(limit.y)
     return (
         f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
-        f'style="stroke:var(--{_colour(limit.colour)})"/>'
+        f'style="stroke:var(--{colour_of(limit.colour)})"/>'
     )
 
 
@@ -277,14 +279,15 @@ def _keys(keys: Sequence[tuple[str, str, bool]]) -> str:
         kind = "limit" if dashed else "line"
         parts.append(
             f'<line class="{kind}" x1="{x:.0f}" x2="{x + 18:.0f}" y1="16" y2="16" '
-            f'style="stroke:var(--{_colour(colour)})"/>'
+            f'style="stroke:var(--{colour_of(colour)})"/>'
         )
-        parts.append(_text(x + 24, 20, shown, anchor="start"))
+        parts.append(text(x + 24, 20, shown, anchor="start"))
         x += 24 + 6.6 * len(shown) + 18
     return "".join(parts)
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "") -> str:
+def text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "") -> str:
+    """Escaped text at a place."""
     css = f' class="{kind}"' if kind else ""
     return f'<text{css} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_safe(text)}</text>'
 
@@ -293,7 +296,8 @@ def _safe(text: str) -> str:
     return escape("".join(c if c.isprintable() else "�" for c in text))
 
 
-def _colour(name: str) -> str:
+def colour_of(name: str) -> str:
+    """``name`` if it is one of `COLOURS`."""
     return name if name in COLOURS else "stable"
 
 

@@ -93,16 +93,21 @@ def _code(text: str) -> str:
 
 @cache
 def _environment(html: bool) -> Environment:
+    return environment(html)
+
+
+def environment(html: bool) -> Environment:
+    """What fills the templates in; of HTML everything is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("hotswap.web"),
         autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "arm": phrases.arm,
         "cause": lambda each: phrases.cause(each.phase, each.reason),
         "clean": phrases.clean,
@@ -117,4 +122,4 @@ def _environment(html: bool) -> Environment:
         "tone": phrases.tone,
         "when": when,
     }
-    return environment
+    return made

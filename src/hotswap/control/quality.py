@@ -1,0 +1,42 @@
+"""The report of a model's quality, asked of the process that works on records."""
+
+from __future__ import annotations
+
+from hotswap.control.recorded import Recorded
+from hotswap.core.quality_views import Quality
+from hotswap.errors import BadInput, Conflict
+
+
+async def report(
+    recorded: Recorded | None,
+    model: str,
+    stable: str | None,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    versions: tuple[str, str] | None = None,
+    by: str | None = None,
+) -> Quality:
+    """See `hotswap.control.interface.Control.quality`. ``stable``: the model's active version."""
+    if since is not None and until is not None and until <= since:
+        raise BadInput("that time ends before it begins: there is nothing in between")
+    if recorded is None:
+        raise Conflict(
+            "nothing is recorded here, so there is nothing to report: start the server with "
+            "--records on"
+        )
+    request = {
+        "kind": "report",
+        "root": str(recorded.root),
+        "location": recorded.location,
+        "model": model,
+        "since": None if since is None else max(0.0, since),
+        "until": until,
+        "versions": versions,
+        "stable": stable,
+        "by": by,
+    }
+    return await recorded.jobs.run(f"the report of {model}", request, Quality)
+
+
+__all__ = ["report"]
