@@ -116,6 +116,8 @@ class Coverage(msgspec.Struct, frozen=True):
     """Labels: ``rows`` recorded, ``labelled`` of them, by version and arm in ``by`` (name -> (rows,
     labelled)). ``ambiguous``: labelled rows whose id several requests carry. ``unknown``: labels for
     ids that are in no record. ``over_time``: (Unix time, rows, labelled) of up to 60 stretches.
+    ``expected``: rows old enough to have their label, and ``expected_labelled`` of them that do; 0
+    where nobody says how long a label takes.
     """
 
     rows: int
@@ -124,6 +126,8 @@ class Coverage(msgspec.Struct, frozen=True):
     unknown: int
     by: dict[str, tuple[int, int]] = {}
     over_time: tuple[tuple[float, int, int], ...] = ()
+    expected: int = 0
+    expected_labelled: int = 0
 
 
 class Quality(msgspec.Struct, frozen=True):

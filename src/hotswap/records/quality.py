@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from hotswap.core.naming import natural_key
-from hotswap.core.quality_views import Quality, Segment, Side
+from hotswap.core.quality_views import Coverage, Quality, Segment, Side
 from hotswap.errors import BadInput, NotFound
 from hotswap.records import answers as answer_columns
 from hotswap.records import quality_classes, schema
@@ -26,6 +26,8 @@ _GROUPS: Final = 10
 _QUARTERS: Final = 4
 _FEW: Final = 20
 _ALONE: Final = 10
+#: Until it is counted, once for both kinds of report.
+_NO_COVERAGE: Final = Coverage(0, 0, 0, 0)
 #: Where a stage asks one version alone, the other is recorded for a candidate that failed; those
 #: rows by themselves would be no fair comparison.
 _ASKED_BOTH: Final = (
@@ -41,9 +43,13 @@ def measure(
     versions: tuple[str, str] | None = None,
     stable: str | None = None,
     by: str | None = None,
+    hidden: Sequence[str] = (),
+    mature_before: float | None = None,
 ) -> Quality:
     """The report of what was opened. ``versions``: stable and candidate, else those that most
-    requests were asked of both; ``stable``: which of two is stable; ``by``: an input column.
+    requests were asked of both; ``stable``: which of two is stable; ``by``: an input column;
+    ``hidden``: inputs that are never shown, such as those that are redacted since;
+    ``mature_before``: rows from before then (Unix time) should have their label.
 
     Raises `NotFound` if there is nothing, `BadInput` for versions or a column that are not there.
     """
@@ -55,25 +61,33 @@ def measure(
             f"nothing of model {model!r} is recorded in that time: predictions are recorded as they "
             "are answered (--records on)"
         )
-    _check_column(opened, by)
+    _check_column(opened, by, hidden)
     found = answer_columns.of(opened.columns)
     notes: list[str] = []
     pair = _pair(opened, versions, stable)
     if pair is None:
         quality = _each(opened, model, found, stable, by, notes)
     else:
-        quality = _both(opened, model, found, pair, by, notes)
+        quality = _both(opened, model, found, pair, by, notes, hidden)
     return msgspec.structs.replace(
-        quality, first=ends[1], last=ends[2], notes=tuple(notes), skipped=tuple(opened.skipped)
+        quality,
+        coverage=coverage(opened, mature_before),
+        first=ends[1],
+        last=ends[2],
+        notes=tuple(notes),
+        skipped=tuple(opened.skipped),
     )
 
 
-def _check_column(opened: Opened, by: str | None) -> None:
+def _check_column(opened: Opened, by: str | None, hidden: Sequence[str]) -> None:
     if by is None:
         return
+    if by in hidden:
+        raise BadInput(f"input {by!r} is redacted or hashed: reports do not show it")
     kind = opened.columns.get(schema.INPUT + by)
     if kind is None:
         names = [n.removeprefix(schema.INPUT) for n in opened.columns if n.startswith(schema.INPUT)]
+        names = [name for name in names if name not in hidden]
         raise BadInput(f"no input {by!r} is recorded; there are: {', '.join(names[:30]) or 'none'}")
     if kind == "UBIGINT" or kind.endswith("[]"):
         raise BadInput(f"input {by!r} has no values to divide by: it is a hash or a list")
@@ -113,6 +127,7 @@ def _both(
     pair: tuple[str, str],
     by: str | None,
     notes: list[str],
+    hidden: Sequence[str],
 ) -> Quality:
     a, b = quoted(pair[0]), quoted(pair[1])
     where = (
@@ -138,8 +153,8 @@ def _both(
         sides=sides,
         differences=compare(rows, task) if len(rows) else (),
         agreement=agreement(opened, found, pair, where, task),
-        apart=rows_apart(opened, found, pair, where, task),
-        coverage=coverage(opened),
+        apart=rows_apart(opened, found, pair, where, task, hidden),
+        coverage=_NO_COVERAGE,
         main=main,
         segments_by=by or "",
         segments=_segments(rows, task) if by else (),
@@ -199,7 +214,7 @@ def _each(
         differences=(),
         agreement=None,
         apart=(),
-        coverage=coverage(opened),
+        coverage=_NO_COVERAGE,
         main="mae" if task == "regression" else "accuracy",
         segments_by=by or "",
         segments=segments,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hotswap.core.quality_views import Agreement, Apart
@@ -78,9 +79,14 @@ def _numbers(opened: Opened, stable: str, candidate: str, where: str) -> Agreeme
 
 
 def rows_apart(
-    opened: Opened, answers: Answers, pair: tuple[str, str], where: str, task: str
+    opened: Opened,
+    answers: Answers,
+    pair: tuple[str, str],
+    where: str,
+    task: str,
+    hidden: Sequence[str] = (),
 ) -> tuple[Apart, ...]:
-    """The rows on which they differ most, with what is known of them."""
+    """The rows on which they differ most, with what is known of them but for ``hidden`` inputs."""
     stable, candidate = _answers(opened, answers, pair, task)
     scores = [
         f"list_extract({side_columns(answers, opened.columns, version)[1]}, -1)" for version in pair
@@ -94,7 +100,10 @@ def rows_apart(
     kept = [
         name
         for name, kind in opened.columns.items()
-        if name.startswith(schema.INPUT) and kind != "UBIGINT" and not kind.endswith("[]")
+        if name.startswith(schema.INPUT)
+        and kind != "UBIGINT"
+        and not kind.endswith("[]")
+        and name.removeprefix(schema.INPUT) not in hidden
     ][:_INPUTS]
     shown = ", ".join(f"r.{named(name)}" for name in kept)
     query = (

@@ -10,8 +10,10 @@ from hotswap.records.dataset import Opened, quoted
 _STRETCHES: Final = 60
 
 
-def coverage(opened: Opened) -> Coverage:
-    """Of all records that were opened."""
+def coverage(opened: Opened, mature_before: float | None = None) -> Coverage:
+    """Of all records that were opened. Rows from before ``mature_before`` (Unix time) should have
+    their label; None where nobody says how long one takes.
+    """
     sql = opened.sql
     sql.execute(
         "CREATE OR REPLACE TEMP VIEW marked AS SELECT r.version, r.arm, r.time, l.request_id IS NOT NULL "
@@ -31,6 +33,10 @@ def coverage(opened: Opened) -> Coverage:
             "SELECT version, arm, count(*), count(*) FILTER (has) FROM marked GROUP BY ALL ORDER BY 1, 2"
         ).fetchall()
     }
+    old = "false" if mature_before is None else f"epoch_us(time) < {int(mature_before * 1e6)}"
+    expected, matured = sql.execute(
+        f"SELECT count(*) FILTER ({old}), count(*) FILTER ({old} AND has) FROM marked"
+    ).fetchone() or (0, 0)
     over_time = sql.execute(
         "WITH ends AS (SELECT min(epoch_us(time)) AS a, max(epoch_us(time)) + 1 AS b FROM marked) "
         f"SELECT min(epoch_us(time)) / 1e6, count(*), count(*) FILTER (has) FROM marked, ends "
@@ -38,7 +44,7 @@ def coverage(opened: Opened) -> Coverage:
     ).fetchall()
     return Coverage(
         rows, labelled, labelled - joined[0], unknown[0], by,
-        tuple((float(at), many, has) for at, many, has in over_time),
+        tuple((float(at), many, has) for at, many, has in over_time), expected, matured,
     )  # fmt: skip
 
 
@@ -46,7 +52,9 @@ def latency(opened: Opened, version: str, where: str) -> Latency | None:
     """Of a version's answers, whichever side of a record they are on."""
     row = opened.sql.execute(
         "SELECT count(*), quantile_cont(us, 0.5), quantile_cont(us, 0.95), quantile_cont(us, 0.99) FROM "
-        f"(SELECT CASE WHEN version = {quoted(version)} THEN latency_us ELSE other_latency_us END AS us "
+        f"(SELECT CASE WHEN version <> {quoted(version)} THEN other_latency_us "
+        # What another version could not answer took its time too: that is not this one's.
+        "WHEN fallback IS NULL THEN latency_us END AS us "
         f"FROM records WHERE ({where}) AND (version = {quoted(version)} OR other_version = "
         f"{quoted(version)})) WHERE us IS NOT NULL"
     ).fetchone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -12,11 +12,14 @@ from hotswap.records import schema
 from hotswap.records.answers import Answers
 from hotswap.records.dataset import Opened, named, quoted
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-#: Of more labelled rows only the newest are looked at.
-MOST: Final = 2_000_000
+#: Of more labelled rows only the newest are looked at: each takes about a kilobyte.
+MOST: Final = 500_000
 
 
 @dataclass
@@ -126,15 +129,16 @@ def read(
     table = opened.sql.sql(query).to_arrow_table()
     cut = table.num_rows > MOST
     table = table.slice(0, MOST)
-    order = np.arange(table.num_rows)[::-1]
-    given = {name: _objects(table[name].to_pylist())[order] for name in table.column_names}
+    lists = {f"c{number}" for number in range(len(versions))}
+    plain = [name for name in table.column_names if name not in lists]
+    given = {name: _objects(table[name].to_pylist())[::-1] for name in plain}
     labels = np.where(
         np.array([each is None for each in given["label"]], dtype=bool),
         given["label_text"],
         given["label"],
     )
     sides = tuple(
-        _side(version, given[f"p{number}"], given[f"c{number}"])
+        _side(version, given[f"p{number}"], _matrix(table[f"c{number}"]))
         for number, version in enumerate(versions)
     )
     names = [f"{a}\0{b}" for a, b in zip(given["request_id"], given["row"], strict=True)]
@@ -142,21 +146,31 @@ def read(
     return Rows(times, names, labels, sides, given.get("segment"), cut)
 
 
-def _side(version: str, predictions: Array, chances: Array) -> Answered:
-    size = max((len(each) for each in chances if each is not None), default=0)
-    matrix: Floats | None = None
-    if size >= 2:
-        nothing = [np.nan] * size
-        matrix = np.array(
-            [each if each is not None and len(each) == size else nothing for each in chances],
-            dtype=np.float64,
-        ).reshape(-1, size)
-        if all(each is None for each in predictions) and len(matrix):
-            known: Array = np.logical_not(np.isnan(matrix).any(axis=1))
-            best = np.nan_to_num(matrix, nan=-1.0).argmax(axis=1)
-            predictions = _objects(
-                [int(b) if k else None for b, k in zip(best, known, strict=True)]
-            )
+def _matrix(column: pa.ChunkedArray) -> Floats | None:
+    """Lists as rows, the last first; NaN where there is none. Never as Python's objects, of which
+    millions would take gigabytes. None if no list has two values.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_list(column.type) or not len(column):
+        return None
+    lengths = pc.list_value_length(column)
+    size = pc.max(lengths).as_py() or 0
+    if size < 2:
+        return None
+    fits = pc.fill_null(pc.equal(lengths, size), False)
+    made = np.full((len(column), size), np.nan)
+    flat = pc.list_flatten(column.filter(fits)).cast(pa.float64()).to_numpy()
+    made[fits.to_numpy()] = flat.reshape(-1, size)
+    return made[::-1]
+
+
+def _side(version: str, predictions: Array, matrix: Floats | None) -> Answered:
+    if matrix is not None and all(each is None for each in predictions) and len(matrix):
+        known: Array = np.logical_not(np.isnan(matrix).any(axis=1))
+        best = np.nan_to_num(matrix, nan=-1.0).argmax(axis=1)
+        predictions = _objects([int(b) if k else None for b, k in zip(best, known, strict=True)])
     score = matrix[:, -1] if matrix is not None else as_numbers(predictions)
     return Answered(version, predictions, matrix, score)
 

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from hotswap.core.quality_views import Difference, Quality, Side
 from hotswap.errors import BadInput, NotFound
-from tests.unit.records.judging import judge, label, records
+from tests.unit.records.judging import START, judge, label, records
 
 N = 3000
 
@@ -263,3 +263,37 @@ def test_nothing_says_what_to_do(tmp_path: Path) -> None:
     assert quality.agreement.same == 1
     with pytest.raises(BadInput, match="v1, v2"):
         judge(tmp_path, versions=("v1", "v9"))
+
+
+def test_inputs_redacted_since_are_not_shown(tmp_path: Path) -> None:
+    """Older records still have them; reports do not."""
+    y, good, bad = binary(15, 300)
+    inputs = {"name": [f"Secret {at}" for at in range(300)], "age": np.arange(300.0)}
+    label(tmp_path, records(tmp_path, outputs(good), outputs(bad), inputs=inputs), y.tolist())
+    quality = judge(tmp_path, hidden=("name",))
+    assert {name for row in quality.apart for name in row.inputs} == {"age"}
+    with pytest.raises(BadInput, match="redacted"):
+        judge(tmp_path, by="name", hidden=("name",))
+    with pytest.raises(BadInput) as refused:
+        judge(tmp_path, by="zip", hidden=("name",))
+    assert "name" not in str(refused.value)
+
+
+def test_labels_that_are_expected(tmp_path: Path) -> None:
+    """Of rows that are old enough."""
+    ids = records(tmp_path, {"predict": [0, 1] * 50})
+    label(tmp_path, ids[:30], [1] * 30)
+    found = judge(tmp_path, mature_before=START + 40.0).coverage
+    assert (found.rows, found.labelled) == (100, 30)
+    assert (found.expected, found.expected_labelled) == (40, 30)
+    assert judge(tmp_path).coverage.expected == 0
+
+
+def test_a_failed_attempt_is_not_the_time_of_who_answered_instead(tmp_path: Path) -> None:
+    """The candidate's timeout before it is not stable's latency."""
+    records(tmp_path, {"predict": [0.5] * 10})
+    late: dict[str, Any] = {"fallback": ["timeout"] * 10, "latency_us": [900_000] * 10}
+    records(tmp_path, {"predict": [0.5] * 10}, first=10, arm=["candidate"] * 10, **late)
+    found = judge(tmp_path).sides[0].latency
+    assert found is not None
+    assert (found.n, found.p99 < 100.0) == (10, True)
