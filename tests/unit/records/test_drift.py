@@ -416,13 +416,13 @@ def test_only_named_columns_are_watched_if_some_are(traffic: Traffic) -> None:
 def test_another_tolerance_counts_from_now_on(traffic: Traffic) -> None:
     """The reference stays; what was within the old one may be beyond the new one."""
     traffic.serve(4000)
-    traffic.serve(2000, shift=0.2)
+    traffic.serve(2000, shift=0.3)
     assert names(traffic.look()) == []
     digest = traffic.look().references[0].digest
     strict = msgspec.structs.replace(SETTINGS, tolerance=0.01)
     view = traffic.look(strict)
     assert (names(view), view.columns[0].tolerance) == ([], 0.01)
-    traffic.serve(4000, shift=0.2)
+    traffic.serve(4000, shift=0.3)
     view = traffic.look(strict)
     assert names(view) == ["input_x"]
     assert view.references[0].digest != digest
