@@ -197,30 +197,30 @@ class Recording:
         if self._recovering:
             for name, each in taken.items():
                 for position, chunk in each:
-                    for batch in self._assembled([chunk]):
-                        if not writer.has(chunk.model, batch, name, position):
-                            yield chunk.model, batch, {name: position}
+                    for model, batch in self._assembled([chunk]):
+                        if not writer.has(model, batch, name, position):
+                            yield model, batch, {name: position}
             return
         found: dict[tuple[str, str], list[pa.RecordBatch]] = {}
-        for chunk in self._merged([chunk for each in taken.values() for _, chunk in each]):
-            for batch in self._assembled([chunk]):
-                found.setdefault((chunk.model, fingerprint(batch.schema)), []).append(batch)
+        chunks = [chunk for each in taken.values() for _, chunk in each]
+        for model, batch in self._assembled(chunks):
+            found.setdefault((model, fingerprint(batch.schema)), []).append(batch)
         for (model, _), batches in found.items():
             yield model, batches[0] if len(batches) == 1 else pa.concat_batches(batches), ends
 
-    def _merged(self, chunks: list[Chunk]) -> list[Chunk]:
-        try:
-            return merge(chunks)
-        except Exception:  # noqa: BLE001 (one does not add up: it is found by itself)
-            return chunks
-
-    def _assembled(self, chunks: list[Chunk]) -> Iterator[pa.RecordBatch]:
+    def _assembled(self, chunks: list[Chunk]) -> list[tuple[str, pa.RecordBatch]]:
+        """(model, lines); of many chunks together, unless one of them does not add up."""
+        if len(chunks) > 1:
+            with contextlib.suppress(Exception):
+                return [(each.model, assemble(each, self._privacy)) for each in merge(chunks)]
+        found = []
         for chunk in chunks:
             try:
-                yield assemble(chunk, self._privacy)
+                found.append((chunk.model, assemble(chunk, self._privacy)))
             except Exception as error:  # noqa: BLE001 (it must not stop all that come after it)
                 what = f"something recorded of model {chunk.model!r} does not add up"
                 self._left_out(what, error, sum(chunk.rows))
+        return found
 
     def _append(
         self,

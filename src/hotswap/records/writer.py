@@ -158,6 +158,9 @@ class Writer:
     def _end(self, key: tuple[str, str], whole: bool = True) -> None:
         stream = self._open.pop(key)
         stream.close(whole)
+        if not stream.size:  # there was no room for its first lines
+            with contextlib.suppress(OSError):
+                stream.segment.path.unlink()
         self._live.discard(stream.segment.path)
 
     def _begin(self, model: str, fingerprint: str, columns: pa.Schema, now: float) -> _Stream:
