@@ -37,6 +37,7 @@ from hotswap.server import (
     admin_drift,
     admin_events,
     admin_models,
+    admin_quality,
     admin_registry,
     admin_rollouts,
     admin_simple,
@@ -93,6 +94,7 @@ CONTROL_ROUTES = """
     POST /api/v1/models/{m}/rollback
     GET /api/v1/models/{m}/drift
     POST /api/v1/models/{m}/drift/reset
+    GET /api/v1/models/{m}/report
     GET /api/v1/operations
     GET /api/v1/operations/{id}
     POST /api/v1/rollouts
@@ -166,7 +168,7 @@ def test_every_control_route_is_documented() -> None:
     """The control plane's page has a heading for each route that is served, and for no other."""
     pages = (
         admin_system, admin_models, admin_simple, admin_rollouts, admin_events, admin_switching,
-        admin_registry, admin_drift,
+        admin_registry, admin_drift, admin_quality,
     )  # fmt: skip
     routers = [page.router for page in pages]
     served = {

@@ -16,6 +16,7 @@ from hotswap.cli import (
     output,
     plan,
     predict,
+    report,
     rollout,
     serve,
     traffic,
@@ -109,5 +110,6 @@ predict.register(app)
 plan.register(app)
 apply.register(app)
 feedback.register(app)
+report.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(rollout.app, name="rollout")

@@ -38,7 +38,7 @@ def name(metric: str) -> str:
     >>> name("auc"), name("something_else")
     ('AUC', 'something_else')
     """
-    return NAMES.get(metric, metric)
+    return NAMES.get(metric) or clean(metric)
 
 
 def sign(metric: str) -> float:
@@ -86,7 +86,7 @@ def scale(metric: str) -> float:
 
 def unit(metric: str) -> str:
     """The unit that differences are shown in."""
-    return "percentage points" if metric in _SHARES else name(metric).lower()
+    return "percentage points" if metric in _SHARES else name(metric)
 
 
 def bounds(metric: str, low: float | None, high: float | None) -> str:
