@@ -107,9 +107,11 @@ def yield_to_serving(nice: int = _NICE) -> None:
     """Let the processes that answer requests go first, from now on."""
     with contextlib.suppress(OSError):
         os.nice(nice)
-    if nice == LOWEST and hasattr(os, "SCHED_BATCH"):
+    # A processor that only runs such a process counts as idle: whoever wakes up is put there at
+    # once, and not behind somebody who is busy.
+    if nice == LOWEST and hasattr(os, "SCHED_IDLE"):
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 @contextlib.contextmanager

@@ -111,6 +111,14 @@ def read_counts(runtime_dir: Path, run: str = "") -> Counts:
     return Counts(run)
 
 
+def _one_thread() -> None:
+    """Columns are made on one processor: the others are for predictions."""
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
 async def _run(args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -125,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     platform.die_with_parent()
     platform.yield_to_serving(platform.LOWEST)
+    _one_thread()
     status = asyncio.run(_run(args))
     sys.stderr.flush()
     os._exit(status)
