@@ -64,12 +64,14 @@ def open(
     memory_mb: int = MEMORY_MB,
     location: str | None = None,
     verify: bool = False,
+    labels_from: tuple[Path, str | None] | None = None,
 ) -> Opened:
     """Open what there is of a model between two Unix times (``until`` not included).
 
     ``memory_mb``: what DuckDB may hold; the rest spills to disk. ``location``: where the compacted
     files are, if not below ``root``. ``verify``: check every page of every file first, and leave
-    damaged ones out: for when a query said that one is.
+    damaged ones out: for when a query said that one is. ``labels_from``: the root and the location
+    of the labels, if they are others.
     """
     import duckdb
 
@@ -95,6 +97,10 @@ def open(
         sql.execute(
             f"CREATE VIEW records AS SELECT * FROM all_records WHERE {_between(since, until)}"
         )
+        if labels_from is not None:
+            root, place = labels_from[0], Location(*labels_from)
+            if place.remote:
+                sql.register_filesystem(place.fs)
         parts, live = _there_is(root, place, LABELS, opened, verify)
         _define(opened, "all_labels", schema.labels(), place, parts, live)
         sql.execute(_LABELS)
