@@ -112,6 +112,26 @@ def _digest(value: str) -> str:
     return value
 
 
+def _place(value: str) -> str:
+    """Any fsspec location whose library is there, or a folder."""
+    if "://" not in value:
+        if not Path(value).is_absolute():
+            raise ValueError("must be an address such as s3://bucket/prefix, or an absolute path")
+        return value
+    import fsspec
+
+    protocol, _, rest = value.partition("://")
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError:
+        raise ValueError(f"{protocol!r} is no protocol that fsspec knows") from None
+    except ImportError as error:
+        raise ValueError(f"{protocol!r} needs a library that is not installed: {error}") from None
+    if not rest:
+        raise ValueError(f"says no place behind {protocol}://")
+    return value
+
+
 def _token(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not text or not all("!" <= c <= "~" for c in text):
@@ -452,7 +472,7 @@ class Settings(BaseSettings):
         description="Most MiB that compacted records and labels may take together; the oldest go "
         "first.",
     )
-    records_url: str | None = Field(
+    records_url: Annotated[str, AfterValidator(_place)] | None = Field(
         None,
         repr=False,
         description="Where compacted records and labels are kept, as fsspec names it, such as "

@@ -100,6 +100,23 @@ def test_every_setting_is_described() -> None:
         ({"prometheus_url": "http://a:b@h", "prometheus_token": "x"}, "two ways to log in"),
         ({"prometheus_timeout_seconds": 0}, "--prometheus-timeout-seconds: must be greater than 0"),
         ({"prometheus_timeout_seconds": 61}, "must be less than or equal to 60"),
+        ({"records": "maybe"}, "--records: must be 'on' or 'off'"),
+        ({"records_share": 1.5}, "--records-share: must be less than or equal to 1"),
+        ({"records_input_share": "nan"}, "--records-input-share: must be"),
+        ({"records_days": 0}, "--records-days: must be greater than 0"),
+        ({"records_mb": 0}, "--records-mb: must be greater than or equal to 1"),
+        ({"records_redact": "a,b", "records_hash": "b"}, "both name 'b': choose one"),
+        ({"records_inputs": "all,age"}, "records_inputs is 'all' or names of columns, not both"),
+        ({"records_inputs": "age,none"}, "records_inputs is 'none' or names of columns, not both"),
+        ({"records": "off", "records_days": 5}, "records_days is given, and records is off"),
+        ({"records": "off", "records_redact": "a"}, "records_redact is given, and records is off"),
+        (
+            {"records_url": "nothing://x"},
+            "--records-url: 'nothing' is no protocol that fsspec knows",
+        ),
+        ({"records_url": "hdfs3://x"}, "--records-url: 'hdfs3' is no protocol"),
+        ({"records_url": "here/below"}, "--records-url: must be an address such as s3://"),
+        ({"records_url": "s3://"}, "--records-url: says no place behind s3://"),
         ({"wrokers": 2}, "'wrokers' is not a setting; the nearest is 'workers'"),
         ({"config": "absent.yaml"}, "absent.yaml cannot be read: No such file"),
     ],
@@ -184,6 +201,22 @@ def test_what_prometheus_is_asked_with_is_never_shown() -> None:
         with pytest.raises(ConfigError) as caught:
             Settings(prometheus_url=url)
         assert "t0k3n" not in str(caught.value)
+
+
+def test_where_records_go_is_never_shown() -> None:
+    """An address may hold who may write there; nor does a refusal tell."""
+    settings = Settings(records_url="memory://me:hunter2@host/records")
+    assert "hunter2" not in repr(settings)
+    with pytest.raises(ConfigError) as caught:
+        Settings(records_url="nothing://me:hunter2@host")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_recorded_is_told_by_names() -> None:
+    """Separated by commas, or as a list."""
+    settings = Settings(records_inputs="age, zip", records_redact=["name"], records_hash="ssn")
+    assert settings.records_inputs == ("age", "zip")
+    assert (settings.records_redact, settings.records_hash) == (("name",), ("ssn",))
 
 
 def test_settings_reach_a_child_process_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,12 @@ def records_spec(settings: Settings) -> RecordsSpec | None:
     )
 
 
+def records_settings(settings: Settings) -> dict[str, object]:
+    """All that says what is recorded, and where."""
+    names = type(settings).model_fields
+    return {name: getattr(settings, name) for name in names if name.startswith("records")}
+
+
 def _secret(root: Path) -> bytes:
     """With which keys are hashed: of this state directory alone. It stays, if it can be kept."""
     path = root / "secret"
@@ -149,4 +155,4 @@ def _secret(root: Path) -> bytes:
     return made
 
 
-__all__ = ["Recorders", "records_spec"]
+__all__ = ["Recorders", "records_settings", "records_spec"]

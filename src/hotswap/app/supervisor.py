@@ -21,7 +21,7 @@ from hotswap.app.hosts import Hosts
 from hotswap.app.last import LastRun
 from hotswap.app.processes import Backoff, Watch, describe_exit, pair, reap_strangers, start
 from hotswap.app.publisher import Publisher
-from hotswap.app.recorders import Recorders, records_spec
+from hotswap.app.recorders import Recorders, records_settings, records_spec
 from hotswap.app.sockets import bind_one, bind_slots
 from hotswap.app.workers import Workers
 from hotswap.config import Settings, credentials
@@ -398,11 +398,16 @@ class Supervisor:
     async def _reload(self) -> None:
         """SIGHUP: new workers with the present code and settings. What is bound stays bound."""
         async with self._reloading:
+            before = self.settings
             try:
                 self.settings = self._reread()
             except HotswapError as exc:
                 log.error("the settings were not reloaded: the old ones stay", reason=str(exc))
                 return
+            if records_settings(before) != records_settings(self.settings):
+                log.warning(
+                    "what is recorded was changed: that counts when the server starts again"
+                )
             log.info("reloading the workers")
             await self._workers.reload()
 

@@ -38,6 +38,7 @@ from hotswap.ipc.messages import (
 from hotswap.ipc.ring import Ring
 from hotswap.ipc.words import HEALTH_WORDS, MODELS, Epoch, Health, Words
 from hotswap.server.app import DataApp
+from hotswap.server.feedback import TakeLabels
 from hotswap.server.run import DataServer
 from hotswap.serving.notes import Notes
 from hotswap.serving.plane import WorkerPlane
@@ -147,7 +148,7 @@ class Worker:
             spec.limits,
             token=spec.token,
             access_log=access if spec.access_log else None,
-            labels=plane.notes.label if plane.notes is not None else None,
+            labels=self._labels(spec, plane.notes),
         )
         self._server = DataServer(app)
         await self._server.start([self._listener])
@@ -176,6 +177,12 @@ class Worker:
             share=kept.share,
             input_share=0.0 if kept.columns == () else kept.input_share,
         )
+
+    def _labels(self, spec: WorkerSpec, notes: Notes | None) -> TakeLabels | None:
+        """Takes labels in; None if records are off. Without a ring there is room for none."""
+        if notes is not None:
+            return notes.label
+        return None if spec.records is None else lambda labels: False
 
     def _drain(self) -> None:
         if self._plane is not None:

@@ -6,6 +6,7 @@ calls it directly, and `hotswap.server.asgi` makes an ASGI application of it.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
@@ -252,11 +253,19 @@ class DataApp:
         if content_type != _JSON:
             check_type(content_type, _PREDICT_TYPES)
         if self._labels is None:
-            raise NotFound("This server keeps no records, so that no label could be joined.")
-        labels = feedback.parse(request.body, self.limits)
+            raise NotFound(
+                "This server keeps no records that a label could be joined with: start it with "
+                "--records on."
+            )
+        if len(request.body) > feedback.LONG:  # others are answered meanwhile
+            labels = await asyncio.to_thread(feedback.parse, request.body, self.limits)
+        else:
+            labels = feedback.parse(request.body, self.limits)
         for at in range(0, len(labels), feedback.GROUP):
+            if at:
+                await asyncio.sleep(0)
             if not self._labels(labels[at : at + feedback.GROUP]):
-                raise Unavailable("Labels come faster than they are written; send these again.", 1)
+                raise Unavailable("There is no room for labels now: send these again.", 1)
         body = b'{"accepted":%d}' % len(labels)
         return Answer(202, (JSON_TYPE, (b"x-request-id", request.id.encode("ascii"))), body)
 

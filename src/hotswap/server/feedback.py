@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,7 +20,10 @@ TakeLabels = Callable[[list[Label]], bool]
 MOST: Final = 100_000
 #: Labels that are put in at once: a ring has room for few large pieces.
 GROUP: Final = 1000
+#: A body of more bytes takes milliseconds to read.
+LONG: Final = 64 * 1024
 _TEXT: Final = 1024
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _KEYS: Final = ("request_id", "label", "reward", "row")
 
 
@@ -27,14 +31,17 @@ def parse(body: bytes, limits: Limits) -> list[Label]:
     """One object or a list of them. Raises `BadInput`, `TooLarge`."""
     given = decode_json(body, limits)
     if isinstance(given, Mapping):
-        return _labels(given, "")
-    if not isinstance(given, list):
+        found = _labels(given, "")
+    elif isinstance(given, list):
+        found = []
+        for at, each in enumerate(given):
+            found += _labels(each, f" (entry {at})")
+            if len(found) > MOST:
+                break
+    else:
         raise BadInput("Send an object with request_id and label or reward, or a list of them.")
-    found: list[Label] = []
-    for at, each in enumerate(given):
-        found += _labels(each, f" (entry {at})")
-        if len(found) > MOST:
-            raise TooLarge(f"These are more than {MOST} labels: send them in several requests.")
+    if len(found) > MOST:
+        raise TooLarge(f"These are more than {MOST} labels: send them in several requests.")
     return found
 
 
@@ -62,17 +69,20 @@ def _labels(given: Any, where: str) -> list[Label]:
             raise BadInput(f"A list has one value a row: leave row out{where}.")
         if not values:
             raise BadInput(f"The list of labels is empty{where}.")
-        numbered = list(enumerate(values))
+        # Of some rows nothing may be known yet.
+        numbered = [(at, value) for at, value in enumerate(values) if value is not None]
     else:
         numbered = [(row, values)]
     make = _label if has_label else _reward
-    return [make(request_id, at, value, where) for at, value in numbered if value is not None]
+    return [make(request_id, at, value, where) for at, value in numbered]
 
 
 def _label(request_id: str, row: int, value: Any, where: str) -> Label:
     if isinstance(value, str):
         if len(value) > _TEXT:
             raise BadInput(f"A label is longer than {_TEXT} characters{where}.")
+        if not value.isascii() and _SURROGATE.search(value):
+            raise BadInput(f"A label holds half a character (a lone surrogate){where}.")
         return Label(request_id, row, text=value)
     return Label(request_id, row, label=_number("label", value, where))
 
@@ -83,9 +93,10 @@ def _reward(request_id: str, row: int, value: Any, where: str) -> Label:
 
 def _number(name: str, value: Any, where: str) -> float:
     if not isinstance(value, int | float) or abs(value) > 1e300 or not math.isfinite(value):
-        kinds = "a number, true or false, or a text" if name == "label" else "a finite number"
+        text = ", or a text" if name == "label" else ""
+        kinds = f"a finite number, true or false{text}"
         raise BadInput(f"{name} must be {kinds}{where}.")
     return float(value)
 
 
-__all__ = ["GROUP", "MOST", "TakeLabels", "parse"]
+__all__ = ["GROUP", "LONG", "MOST", "TakeLabels", "parse"]
