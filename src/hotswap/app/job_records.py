@@ -97,6 +97,8 @@ class ReportRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="report")
     versions: tuple[str, str] | None
     stable: str | None
     by: str | None
+    hidden: tuple[str, ...] = ()
+    mature_before: float | None = None
 
 
 def measure_quality(request: ReportRequest) -> Quality:
@@ -113,7 +115,7 @@ def measure_quality(request: ReportRequest) -> Quality:
             try:
                 return quality.measure(
                     opened, request.model, versions=request.versions, stable=request.stable,
-                    by=request.by,
+                    by=request.by, hidden=request.hidden, mature_before=request.mature_before,
                 )  # fmt: skip
             except duckdb.Error:  # a file is damaged inside: without it
                 if verify:

@@ -16,8 +16,11 @@ async def report(
     until: float | None = None,
     versions: tuple[str, str] | None = None,
     by: str | None = None,
+    now: float | None = None,
 ) -> Quality:
-    """See `hotswap.control.interface.Control.quality`. ``stable``: the model's active version."""
+    """See `hotswap.control.interface.Control.quality`. ``stable``: the model's active version;
+    ``now``: Unix time, by which labels are due.
+    """
     if since is not None and until is not None and until <= since:
         raise BadInput("that time ends before it begins: there is nothing in between")
     if recorded is None:
@@ -35,6 +38,9 @@ async def report(
         "versions": versions,
         "stable": stable,
         "by": by,
+        # Also those that were recorded before they were to be hidden.
+        "hidden": (*recorded.redacted, *recorded.hashed),
+        "mature_before": None if now is None else now - recorded.maturity,
     }
     return await recorded.jobs.run(f"the report of {model}", request, Quality)
 
