@@ -84,6 +84,7 @@ def make_recorded(settings: Settings, snapshot: Snapshot) -> Recorded | None:
         return None
     runtime = Path(snapshot.runtime_dir)
     elsewhere = settings.records_url is not None
+    inputs = settings.records_inputs
     environment = fetching_environment if elsewhere else child_environment
     return Recorded(
         settings.state_dir / FOLDER,
@@ -92,6 +93,11 @@ def make_recorded(settings: Settings, snapshot: Snapshot) -> Recorded | None:
         JobRunner([sys.executable], environment=environment),
         lambda: read_counts(runtime, snapshot.run).watermark,
         lambda: msgspec.to_builtins(read_counts(runtime, snapshot.run)),
+        lambda: JobRunner([sys.executable]),
+        None if inputs == ("all",) else () if inputs == ("none",) else inputs,
+        settings.records_redact,
+        settings.records_hash,
+        settings.label_maturity_seconds,
     )
 
 

@@ -33,6 +33,14 @@ from hotswap.app.job_records import (
     measure_quality,
 )
 from hotswap.app.job_remote import FetchRequest, LookRequest, TellRequest, fetch, look, tell
+from hotswap.app.job_replay import (
+    DropRequest,
+    JudgeRequest,
+    ReplayRequest,
+    RunRequest,
+    TakeRequest,
+    replay_job,
+)
 from hotswap.core.spec import Artifact, Ingested, Json, VersionSettings
 from hotswap.errors import BadInput, HotswapError, LoadError, UntrustedCode
 
@@ -76,6 +84,7 @@ class DiscardRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="discard
 Request = (
     IngestRequest | ConvertRequest | DiscardRequest | FetchRequest | LookRequest | TellRequest
     | CohortRequest | DriftRequest | ReportRequest
+    | TakeRequest | RunRequest | JudgeRequest | DropRequest
 )  # fmt: skip
 
 
@@ -120,6 +129,8 @@ def _answer(line: bytes, answers: IO[bytes]) -> None:
             result = look_for_drift(request)
         elif isinstance(request, ReportRequest):
             result = measure_quality(request)
+        elif isinstance(request, ReplayRequest):
+            result = replay_job(request, _telling(request.id, answers))
         elif isinstance(request, FetchRequest):
             result = fetch(request, _progress(request.id, answers))
         elif isinstance(request, LookRequest):
@@ -172,6 +183,11 @@ def _progress(id: int, answers: IO[bytes]) -> Callable[[int, int], None]:
             _write(answers, {"id": id, "progress": [done, total]})
 
     return progress
+
+
+def _telling(id: int, answers: IO[bytes]) -> Callable[[int, int], None]:
+    """Tells of everything done."""
+    return lambda done, total: _write(answers, {"id": id, "progress": [done, total]})
 
 
 def convert(request: ConvertRequest) -> tuple[Ingested, ParityReport]:

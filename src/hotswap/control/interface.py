@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from hotswap.core.drift_views import DriftView
 from hotswap.core.quality_views import Quality
 from hotswap.core.registry_views import RegistryView
+from hotswap.core.replay_views import Replay
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
@@ -94,6 +95,13 @@ class Control(Protocol):
         """(count, total seconds from command to flip) by model, for metrics."""
         ...
 
+    def record_counts(self) -> Mapping[str, Any] | None:
+        """What became of records and labels, for metrics: ``lines, labels, failed, dropped``.
+
+        None where nothing is recorded. Never raises.
+        """
+        ...
+
     # --- rollouts
 
     async def start_rollout(self, body: dict[str, Any], *, who: str = "") -> RolloutView:
@@ -156,6 +164,22 @@ class Control(Protocol):
         ``by``: an input to divide by.
 
         `Conflict` where nothing is recorded, `NotFound` if there is nothing in that time.
+        """
+        ...
+
+    async def replay(
+        self,
+        model: str,
+        version: str,
+        *,
+        since_seconds: float | None = None,
+        max_rows: int = 100_000,
+        by: str | None = None,
+    ) -> Replay:
+        """Run a registered version over the newest recorded inputs, of the last ``since_seconds``,
+        and compare it with what was answered. Answers when that is done; others wait their turn.
+
+        `Conflict` where not all inputs are recorded, `NotFound` if there is nothing in that time.
         """
         ...
 

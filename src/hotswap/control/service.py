@@ -24,6 +24,7 @@ from hotswap.control.readiness import Readiness
 from hotswap.control.recorded import Recorded
 from hotswap.control.registry import Registry
 from hotswap.control.registry_sync import RegistrySync
+from hotswap.control.replaying import Replaying
 from hotswap.control.rollouts import Rollouts
 from hotswap.control.routes import Routes
 from hotswap.control.starting import Starting
@@ -36,6 +37,7 @@ from hotswap.core.lifecycle import rollback_target
 from hotswap.core.metric_names import DRIFT
 from hotswap.core.quality_views import Quality
 from hotswap.core.registry_views import RegistryView
+from hotswap.core.replay_views import Replay
 from hotswap.core.rollout_views import EventView, JournalView, PlanView, RolloutView
 from hotswap.core.stats import ModelStats
 from hotswap.core.strategy import RolloutDefaults
@@ -132,6 +134,9 @@ class Service:
             node, self._catalogue, self._registry, self._routes, self._operations, self._rollouts,
             self._readiness, clock,
         )  # fmt: skip
+        self._replaying = Replaying(
+            recorded, self._catalogue, self._registry, policy, self._operations, clock
+        )
         self._upkeep.connect(self._routes, self.load, self.unload, self._starting.bring_up)
         #: what follows a model registry, if one is followed
         self.sync: RegistrySync | None = None
@@ -408,8 +413,21 @@ class Service:
         stable = self._catalogue.model(model).active
         since = None if since_seconds is None else self._clock.wall() - since_seconds
         return await reports.report(
-            self.recorded, model, stable, since=since, until=until, versions=versions, by=by
-        )
+            self.recorded, model, stable, since=since, until=until, versions=versions, by=by,
+            now=self._clock.wall(),
+        )  # fmt: skip
+
+    async def replay(
+        self,
+        model: str,
+        version: str,
+        *,
+        since_seconds: float | None = None,
+        max_rows: int = 100_000,
+        by: str | None = None,
+    ) -> Replay:
+        since = None if since_seconds is None else self._clock.wall() - since_seconds
+        return await self._replaying.replay(model, version, since=since, max_rows=max_rows, by=by)
 
     # --- drift
 
@@ -488,8 +506,12 @@ class Service:
             **self._info(),
             "workers": self._node.workers,
             "store_error": self._store_error,
+            "records": {"on": False} if self.recorded is None else self.recorded.told(),
             "rollout_defaults": msgspec.to_builtins(self._rollouts.defaults),
         }
+
+    def record_counts(self) -> Mapping[str, Any] | None:
+        return None if self.recorded is None else self.recorded.counts()
 
     def switch_counters(self) -> dict[tuple[str, str], int]:
         return dict(self._switching.counts)

@@ -59,7 +59,7 @@ class ModelView(msgspec.Struct, frozen=True):
 
 
 class OperationView(msgspec.Struct, frozen=True):
-    """Something that was asked of one version. ``kind``: switch, rollback, load, unload.
+    """Something that was asked of one version. ``kind``: switch, rollback, load, unload, replay.
 
     ``state``: preparing, then flipping (switches and rollbacks), then done, failed, superseded
     (a newer switch of the model began) or aborted; ``reason`` in a sentence. The times in

@@ -21,6 +21,7 @@ from hotswap.records.compact import compact, retire, retire_segments
 from hotswap.records.compact import merge as merge_days
 from hotswap.records.files import LABELS, Location, Segment, day_of, models
 from hotswap.records.privacy import Privacy
+from hotswap.records.replay_store import expire
 from hotswap.records.schema import fingerprint
 from hotswap.records.writer import Writer
 
@@ -299,6 +300,7 @@ class Recording:
             for day in sorted({part.day for part in place.all(model)}):
                 step(partial(merge_days, place, self.root, model, day))
         oldest = day_of(now - self._days * _DAY)
+        step(lambda: expire(self.root, oldest))
         gone = retire(place, self.root, known, oldest, self._most_bytes)
         self.counts.retired += len(gone)
 

@@ -20,6 +20,7 @@ from hotswap.server import (
     admin_models,
     admin_quality,
     admin_registry,
+    admin_replay,
     admin_rollouts,
     admin_simple,
     admin_switching,
@@ -81,6 +82,7 @@ def create_app(
     app.include_router(admin_events.router)
     app.include_router(admin_drift.router)
     app.include_router(admin_quality.router)
+    app.include_router(admin_replay.router)
     app.include_router(admin_registry.router)
     app.include_router(admin_switching.router)
     app.include_router(admin_simple.router)
@@ -150,7 +152,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
     own: dict[str, Any] = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         own.pop(name, None)
-    replies = (*SWITCHING_REPLIES, *admin_drift.DRIFT_REPLIES, *admin_quality.QUALITY_REPLIES)
+    replies = (
+        *SWITCHING_REPLIES, *admin_drift.DRIFT_REPLIES, *admin_quality.QUALITY_REPLIES,
+        *admin_replay.REPLAY_REPLIES,
+    )  # fmt: skip
     own.update(schemas(*replies))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     content["security"] = [{"token": []}, {}]

@@ -11,6 +11,7 @@ from hotswap.core.drift_views import DriftView
 from hotswap.core.naming import natural_key, next_version
 from hotswap.core.quality_views import Quality
 from hotswap.core.registry_views import RegistryView
+from hotswap.core.replay_views import Replay
 from hotswap.core.stats import ModelStats
 from hotswap.core.views import ModelView, OperationView, SwitchView, VersionView
 from hotswap.errors import BadInput, Conflict, HotswapError, LoadError, NotFound
@@ -34,6 +35,8 @@ class FakeControl(FakeRollouts):
         self.drifts: dict[str, DriftView] = {}
         #: reports, by model; where none is, nothing is recorded
         self.qualities: dict[str, Quality] = {}
+        #: replays, by model; where none is, nothing is recorded
+        self.replays: dict[str, Replay] = {}
         self.failure: HotswapError | None = None
         self.unready = ""
         self.followed: RegistryView | None = None
@@ -246,6 +249,21 @@ class FakeControl(FakeRollouts):
         if model not in self.qualities:
             raise Conflict("nothing is recorded here: start the server with --records on")
         return self.qualities[model]
+
+    async def replay(
+        self,
+        model: str,
+        version: str,
+        *,
+        since_seconds: float | None = None,
+        max_rows: int = 100_000,
+        by: str | None = None,
+    ) -> Replay:
+        self._version(model, version)
+        self.calls.append(("replay", model, version, since_seconds, max_rows, by))
+        if model not in self.replays:
+            raise Conflict("nothing is recorded here: start the server with --records on")
+        return self.replays[model]
 
     async def drift(self, model: str) -> DriftView:
         self._model(model)
