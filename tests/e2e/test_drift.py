@@ -66,7 +66,7 @@ def alarmed(server: Server) -> dict[str, float]:
 
 def events(server: Server) -> list[dict[str, Any]]:
     """All events of drift that are kept."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.control_port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.control_port, timeout=2)
     connection.request("GET", "/api/v1/events?after=1")
     answer = connection.getresponse()
     found: list[dict[str, Any]] = []

@@ -205,7 +205,7 @@ class JournalView(msgspec.Struct, frozen=True):
 
 
 class EventView(msgspec.Struct, frozen=True):
-    """Something that happened. ``id`` grows; ``kind``: rollout, switch, operation, version, alert."""
+    """Something that happened. ``id`` grows; ``kind``: rollout, switch, operation, version, alert, drift."""
 
     id: int
     at: float

@@ -13,6 +13,7 @@ _NAMES = {
     "latency": "latency",
     "sample_ratio": "the split",
     "prediction_drift": "predictions",
+    "input_drift": "inputs",
 }
 
 
