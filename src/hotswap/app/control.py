@@ -21,7 +21,7 @@ import structlog
 
 from hotswap.app import logs, platform
 from hotswap.app.clock import SystemClock
-from hotswap.app.recorder import read_counts
+from hotswap.app.recorder import read_counts, records_told
 from hotswap.config import Settings, child_environment, fetching_environment
 from hotswap.control.fetching import Fetching, FetchPolicy
 from hotswap.control.jobs import KEEP_SECONDS, JobRunner
@@ -283,6 +283,9 @@ class ControlProcess:
             "pid": os.getpid(),
             "uptime_seconds": round(self._clock.wall() - snapshot.started_at, 3),
             "python": python_platform.python_version(),
+            "records": records_told(
+                settings, read_counts(Path(snapshot.runtime_dir), snapshot.run)
+            ),
         }
 
     async def _serve(self, settings: Settings, service: Service) -> None:

@@ -21,9 +21,11 @@ import structlog
 
 from hotswap.app import logs, platform
 from hotswap.app.clock import SystemClock
+from hotswap.config import Settings
 from hotswap.ipc import messages
 from hotswap.ipc.channel import Channel
 from hotswap.ipc.messages import RecorderInit, Stop
+from hotswap.records.files import FOLDER, shown
 from hotswap.records.privacy import Privacy
 from hotswap.records.recording import Counts, Recording
 
@@ -117,6 +119,24 @@ def _one_thread() -> None:
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+
+
+def records_told(settings: Settings, counts: Counts) -> dict[str, object]:
+    """As people are told of it: where, how much, and why something cannot be written now."""
+    if settings.records == "off":
+        return {"on": False}
+    url = settings.records_url
+    return {
+        "on": True,
+        "root": str(settings.state_dir / FOLDER),
+        "location": None if url is None else shown(url),
+        "problem": counts.problem or counts.compact_problem,
+        "lines": counts.lines,
+        "labels": counts.labels,
+        "dropped": counts.dropped,
+        "failed": counts.failed,
+        "damaged": counts.damaged,
+    }
 
 
 async def _run(args: argparse.Namespace) -> int:

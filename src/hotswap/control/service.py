@@ -506,7 +506,6 @@ class Service:
             **self._info(),
             "workers": self._node.workers,
             "store_error": self._store_error,
-            "records": {"on": False} if self.recorded is None else self.recorded.told(),
             "rollout_defaults": msgspec.to_builtins(self._rollouts.defaults),
         }
 

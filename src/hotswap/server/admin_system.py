@@ -75,6 +75,7 @@ async def prometheus(control: Service) -> Response:
         control.rollout_gauges(),
         control.rollout_counters(),
         control.drift_gauges(),
+        control.record_counts(),
     )
     return Response(text, headers={"content-type": metrics.CONTENT_TYPE})
 
@@ -84,7 +85,8 @@ async def prometheus(control: Service) -> Response:
     tags=["health"],
     responses={
         200: {
-            "description": "Addresses (`data`, `control`), version, process ids, uptime.",
+            "description": "Addresses (`data`, `control`), version, process ids, uptime, "
+            "`records`: whether and where they are kept, and what is wrong with that.",
             "content": {"application/json": {"schema": {"type": "object"}}},
         }
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -87,6 +87,7 @@ def render(
     rollouts: Sequence[RolloutView] = (),
     ended: Mapping[tuple[str, str, str, str], int] | None = None,
     drifts: Sequence[DriftView] = (),
+    records: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The text of ``/metrics``.
 
@@ -103,10 +104,27 @@ def render(
                 *_switches(switches, switch_seconds),
                 *rollout_families(rollouts, ended or {}),
                 *drift_families(drifts),
+                *_records(records),
             ]
         )
     )
     return generate_latest(registry)
+
+
+def _records(counts: Mapping[str, Any] | None) -> list[Metric]:
+    """Nothing where nothing is recorded."""
+    if counts is None:
+        return []
+    told = {
+        "hotswap_records": ("lines", "Rows of answered requests that were recorded."),
+        "hotswap_labels": ("labels", "Labels and rewards that were recorded."),
+        "hotswap_records_dropped": ("dropped", "Requests that found no room to be recorded."),
+        "hotswap_records_failed": ("failed", "Rows and labels that could not be written."),
+    }
+    return [
+        CounterMetricFamily(name, text, value=float(counts[count]))
+        for name, (count, text) in told.items()
+    ]
 
 
 def _traffic(stats: Sequence[ModelStats]) -> list[Metric]:

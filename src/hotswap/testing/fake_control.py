@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -37,6 +38,8 @@ class FakeControl(FakeRollouts):
         self.qualities: dict[str, Quality] = {}
         #: replays, by model; where none is, nothing is recorded
         self.replays: dict[str, Replay] = {}
+        #: what became of records and labels; None: nothing is recorded
+        self.records: dict[str, int] | None = None
         self.failure: HotswapError | None = None
         self.unready = ""
         self.followed: RegistryView | None = None
@@ -299,6 +302,9 @@ class FakeControl(FakeRollouts):
 
     def info(self) -> dict[str, Any]:
         return self.details
+
+    def record_counts(self) -> Mapping[str, Any] | None:
+        return self.records
 
     def switch_counters(self) -> dict[tuple[str, str], int]:
         flips = [op for op in self.done if op.kind in ("switch", "rollback")]

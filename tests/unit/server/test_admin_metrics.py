@@ -158,3 +158,14 @@ async def test_label_values_are_escaped() -> None:
     control.counters = [ModelStats("fraud", "v1", 'a"\\\nb')]
     samples = await _samples(control)
     assert _one(samples["hotswap_inflight_requests"]).labels["role"] == 'a"\\\nb'
+
+
+async def test_what_became_of_records_is_counted() -> None:
+    """Only where they are kept."""
+    control = FakeControl()
+    assert not [name for name in await _samples(control) if "record" in name or "labels" in name]
+    control.records = {"lines": 7, "labels": 3, "dropped": 2, "failed": 1}
+    samples = await _samples(control)
+    names = ("records", "labels", "records_dropped", "records_failed")
+    found = [_one(samples[f"hotswap_{name}_total"]).value for name in names]
+    assert found == [7, 3, 2, 1]
