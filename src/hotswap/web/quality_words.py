@@ -159,8 +159,9 @@ def missing(quality: Quality) -> list[str]:
         return ["No row is recorded."]
     found = []
     if not labels.labelled:
+        due = f", of which {labels.expected:,} are due" if labels.expected else ""
         found.append(
-            f"No label is in for {counted(labels.rows, 'recorded row')}: send them with "
+            f"No label is in for {counted(labels.rows, 'recorded row')}{due}: send them with "
             "`hotswap feedback FILE`. Until then versions are compared by their answers alone."
         )
     else:
@@ -181,9 +182,13 @@ def labels_in(quality: Quality) -> str:
     """How many labels are in, of how many that are expected."""
     labels = quality.coverage
     share = percent(100 * labels.labelled / labels.rows) if labels.rows else NOTHING
-    return (
-        f"{labels.labelled:,} of {counted(labels.rows, 'recorded row')} have their label ({share})."
+    told = (
+        f"{labels.labelled:,} of {counted(labels.rows, 'recorded row')} have their label ({share})"
     )
+    if not labels.expected:
+        return f"{told}."
+    due = percent(100 * labels.expected_labelled / labels.expected)
+    return f"{told}; {labels.expected_labelled:,} of the {labels.expected:,} that are due ({due})."
 
 
 def agreed(quality: Quality) -> str:

@@ -27,7 +27,7 @@ def test_sentences_first_then_figures(run: Run) -> None:
     assert lines[:3] == [
         "fraud: v1 → v2",
         "v2 against v1, on 1,200 labelled rows of requests that both were asked.",
-        "1,200 of 5,000 recorded rows have their label (24 %).",
+        "1,200 of 5,000 recorded rows have their label (24 %); 1,150 of the 2,500 that are due (46 %).",
     ]
     for text in (
         "● A difference in accuracy between v2 and v1 is shown",

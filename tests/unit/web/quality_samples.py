@@ -85,7 +85,7 @@ def coverage(rows: int = 5000, labelled: int = 1200) -> Coverage:
         "v1 baseline": (rows * 9 // 10, labelled * 9 // 10),
         "v2 candidate": (rows // 10, labelled // 10),
     }
-    return Coverage(rows, labelled, 4, 17, by, stretches)
+    return Coverage(rows, labelled, 4, 17, by, stretches, 2500, 1150)
 
 
 def binary(**changes: Any) -> Quality:

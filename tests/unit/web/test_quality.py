@@ -69,7 +69,7 @@ def test_the_page_tells_everything() -> None:
     for text in (
         "fraud: v1 → v2",
         "v2 against v1, on 1,200 labelled rows of requests that both were asked.",
-        "1,200 of 5,000 recorded rows have their label (24 %).",
+        "1,200 of 5,000 recorded rows have their label (24 %); 1,150 of the 2,500 that are due (46 %).",
         "4 labelled rows cannot be told apart",
         "17 labels came for requests that are not recorded.",
         "A difference in accuracy between v2 and v1 is shown",
