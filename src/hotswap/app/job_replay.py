@@ -84,6 +84,8 @@ class JudgeRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="replay_ju
     model: str
     version: str
     by: str | None
+    hidden: tuple[str, ...] = ()
+    mature_before: float | None = None
 
 
 class DropRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="replay_drop"):
@@ -124,7 +126,8 @@ def take(request: TakeRequest) -> Taken:
         )  # fmt: skip
         folder = replay_store.begin(root, request.model, request.version, request.now)
         try:
-            replay.take(opened, planned, folder / _TAKEN)
+            hidden = (*request.kept.redacted, *request.kept.hashed)
+            replay.take(opened, planned, folder / _TAKEN, hidden)
         except BaseException:
             replay_store.drop(folder)
             raise
@@ -200,7 +203,13 @@ def judge(request: JudgeRequest) -> Quality:
         folder,
         request.model,
         lambda opened: quality.measure(
-            opened, request.model, versions=pair, stable=stable, by=request.by
+            opened,
+            request.model,
+            versions=pair,
+            stable=stable,
+            by=request.by,
+            hidden=request.hidden,
+            mature_before=request.mature_before,
         ),
         labels_from=(root, request.location),
     )

@@ -76,14 +76,14 @@ def report(
 
     `hotswap report fraud --by country --out fraud.html`
     """
-    form = None if out is None else _form(out)
+    form = None if out is None else form_of(out)
     query = _query(since, until, by, versions)
     path = f"/api/v1/models/{segment(model)}/report" + (f"?{urlencode(query)}" if query else "")
     quiet = as_json or form is not None
     with Client(url, token) as client, output.spinner(f"measuring {model}", quiet):
         answer = client.call("GET", path, wait=True)
     if out is not None:
-        _write(out, _text(answer, str(form)))
+        write_file(out, written(answer, str(form)))
         if as_json:
             output.emit({"file": str(out)})
         else:
@@ -228,14 +228,16 @@ def ago(flag: str, text: str, now: float) -> float:
         ) from None
 
 
-def _form(file: Path) -> str:
+def form_of(file: Path) -> str:
+    """What a file of that name holds. Raises `BadInput`."""
     form = _FORMS.get(file.suffix.lower())
     if form is None:
         raise BadInput(f"--out writes .html, .md or .json, as the file's name ends; not '{file}'")
     return form
 
 
-def _text(answer: Any, form: str) -> str:
+def written(answer: Any, form: str) -> str:
+    """A report as the server gave it, in a form of `form_of`."""
     from hotswap.web import quality
 
     if form == "json":
@@ -252,11 +254,12 @@ def _quality(answer: Any) -> Quality:
         ) from None
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Raises `CommandFailed`."""
     try:
         path.write_text(text, "utf-8")
     except OSError as problem:
         raise CommandFailed(f"{path} cannot be written: {problem.strerror}") from None
 
 
-__all__ = ["ago", "register", "report", "show"]
+__all__ = ["ago", "form_of", "register", "report", "show", "write_file", "written"]

@@ -16,6 +16,7 @@ from hotswap.cli import (
     output,
     plan,
     predict,
+    replay,
     report,
     rollout,
     serve,
@@ -111,5 +112,6 @@ plan.register(app)
 apply.register(app)
 feedback.register(app)
 report.register(app)
+replay.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(rollout.app, name="rollout")

@@ -136,9 +136,13 @@ class Replaying:
             done = await self._run(recorded, document, wanted, taken, operation)
             quality = await recorded.jobs.run(
                 what,
-                place | {"kind": "replay_judge", "taken": taken, "version": version, "by": by},
+                place | {
+                    "kind": "replay_judge", "taken": taken, "version": version, "by": by,
+                    "hidden": (*recorded.redacted, *recorded.hashed),
+                    "mature_before": self._clock.wall() - recorded.maturity,
+                },
                 Quality,
-            )
+            )  # fmt: skip
         except BaseException:
             with contextlib.suppress(HotswapError):
                 await recorded.jobs.run(what, {"kind": "replay_drop", "taken": taken}, bool)
@@ -153,7 +157,7 @@ class Replaying:
             agreement=alike.same / alike.n if alike is not None and alike.n else None,
             ms_per_row=1000 * done.seconds / rows,
             seconds=self._clock.monotonic() - began,
-            quality=quality,
+            quality=_noted(quality, version, rows, done.errors),
             left_out=taken.planned.left_out,
             problems=done.problems,
         )
@@ -218,6 +222,17 @@ class Replaying:
             task.add_done_callback(tasks.discard)
 
         return progress
+
+
+def _noted(quality: Quality, version: str, rows: int, errors: int) -> Quality:
+    """The report says what it is of, wherever it is read."""
+    said = (
+        f"A replay: {version} was run over {rows:,} recorded rows, without traffic, and gave no "
+        f"answer to {errors:,} of them.",
+        "Latencies are not alike: who answered was asked by one request, in the server; the replayed "
+        "version by batches, and its share of a batch is shown.",
+    )
+    return msgspec.structs.replace(quality, notes=(*said, *quality.notes))
 
 
 __all__ = ["MAX_ROWS", "Replaying"]

@@ -80,10 +80,13 @@ def plan(
     total = _count(opened, "true")
     if not total:
         raise NotFound(f"nothing of model {model!r} is recorded in that time")
+    kept = kept or Kept()
+    if by is not None and by in (*kept.redacted, *kept.hashed):
+        raise BadInput(f"input {by!r} is not shown: it is redacted, or recorded as a hash")
     if by is not None and schema.INPUT + by not in opened.columns:
         names = [n.removeprefix(schema.INPUT) for n in opened.columns if n.startswith(schema.INPUT)]
         raise BadInput(f"no input {by!r} is recorded; there are: {', '.join(names[:30]) or 'none'}")
-    found = replay_inputs.sources(model, signature, opened.columns, kept or Kept())
+    found = replay_inputs.sources(model, signature, opened.columns, kept)
     whole = replay_inputs.complete(found, opened.columns)
     where = f"({whole}){_newest(opened, whole, max_rows)}"
     answered = {
@@ -138,11 +141,12 @@ def asked(version: str, answered: str) -> str:
     return f"{version} (replayed)" if version == answered else version
 
 
-def take(opened: Opened, planned: Planned, path: Path) -> None:
-    """Write what is to be run to a file, oldest rows first."""
+def take(opened: Opened, planned: Planned, path: Path, hidden: Sequence[str] = ()) -> None:
+    """Write what is to be run to a file, oldest rows first, without inputs that are ``hidden``."""
     from pyarrow import parquet
 
-    columns = [name for name in opened.columns if _is_kept(name)]
+    never = {schema.INPUT + name for name in hidden}
+    columns = [name for name in opened.columns if _is_kept(name) and name not in never]
     reader: Any = opened.sql.sql(
         f"SELECT {', '.join(named(name) for name in columns)} FROM records "
         f'WHERE {planned.where} ORDER BY time, request_id, "row"'
