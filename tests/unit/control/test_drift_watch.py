@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,7 +14,6 @@ import structlog
 
 from hotswap.control.drift_watch import DriftWatch
 from hotswap.control.events import Events
-from hotswap.control.recorded import Recorded
 from hotswap.core.drift_views import ColumnDrift, DriftReference, DriftSettings, DriftView
 from hotswap.core.stats import ModelStats
 from hotswap.errors import LoadError, MetricsUnavailable, Unavailable
@@ -63,9 +63,9 @@ class Node:
         self.models: dict[str, str | None] = {"m": "v1"}
         self.requests = {"m": 100}
         self.watermark = self.clock.wall()
-        recorded = Recorded(
-            Path("/records"), None, self.now_jobs, self.jobs,  # type: ignore[arg-type]
-            lambda: self.watermark, dict,
+        recorded: Any = SimpleNamespace(  # of what is known of records, what it needs
+            root=Path("/records"), location=None, jobs=self.now_jobs, ticks=self.jobs,
+            watermark=lambda: self.watermark,
         )  # fmt: skip
         self.watch = DriftWatch(
             recorded, DriftSettings(seconds=300.0), lambda: self.models, self.stats, self.clock,
