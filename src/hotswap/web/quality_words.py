@@ -139,12 +139,13 @@ def headline(quality: Quality) -> list[str]:
     found = []
     sides = quality.sides
     if quality.paired and len(sides) == 2:
+        of = f"{counted(sides[0].n, 'labelled row')} of " if sides[0].n else ""
         found.append(
-            f"{quality.candidate} against {quality.stable}, on {counted(sides[0].n, 'labelled row')} "
-            "of requests that both were asked."
+            f"{quality.candidate} against {quality.stable}, on {of}requests that both were asked."
         )
     elif len(sides) == 1:
-        found.append(f"{sides[0].version} alone, on {counted(sides[0].n, 'labelled row')}.")
+        of = f", on {counted(sides[0].n, 'labelled row')}" if sides[0].n else ""
+        found.append(f"{sides[0].version} alone{of}.")
     elif sides:
         found.append(f"{len(sides)} versions, each on the requests that it answered itself.")
     else:

@@ -187,6 +187,7 @@ def test_without_labels_it_says_how_to_send_them(form: str) -> None:
     """And compares answers alone."""
     text = quality.write(samples.unlabelled(), form)
     shown = Page(text).text if form == "html" else text.replace("\\", "")
+    assert "v2 against v1, on requests that both were asked." in shown
     assert "No label is in for 5,000 recorded rows" in shown
     assert "hotswap feedback FILE" in shown
     assert "No metric can be told without labels." in shown
