@@ -77,6 +77,8 @@ def freeze(side: Side, way: Way, opened: Opened, last: int) -> Frozen:
     """The reference: the records from ``side.since`` to ``last`` (µs)."""
     choice = way.choice(opened.columns)
     columns, skipped = drift_columns.choose(opened.columns, way.columns, way.name)
+    if way.name == "input":
+        skipped += drift_columns.check_wanted(way.columns, opened.columns)
     if way.recorded is not None and way.name == "input":
         columns = [each for each in columns if each.source in way.recorded]
     table = drift_counts.take_out(opened.sql, choice, columns, side.since, last + 1)
@@ -117,7 +119,7 @@ def begun(frozen: Frozen, way: Way) -> Side:
 
 def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Counted:
     """The side with the slices before ``end`` (µs). ``side`` itself is changed."""
-    bins, skipped = [], _changed(frozen, way)
+    bins, skipped = [], [*_changed(frozen, way), *_new(frozen, opened)]
     for each in frozen.columns:
         column = each.column
         gone = way.recorded is not None and column.source not in way.recorded
@@ -156,6 +158,20 @@ def _changed(frozen: Frozen, way: Way) -> list[str]:
         f"{name} was changed after the reference was frozen, and counts for the next: freeze another"
         for name, (was, now) in then.items()
         if was != now
+    ]
+
+
+def _new(frozen: Frozen, opened: Opened) -> list[str]:
+    """Columns that came after the reference was frozen."""
+    known = {bins.column.name for bins in frozen.columns}
+    known |= {sentence.partition(" ")[0] for sentence in frozen.skipped}
+    columns, _ = drift_columns.choose(opened.columns, frozen.wanted, frozen.side)
+    if len(frozen.columns) >= drift_columns.MOST_COLUMNS:
+        return []
+    return [
+        f"{each.name} is not in the reference: freeze another"
+        for each in columns
+        if each.name not in known
     ]
 
 

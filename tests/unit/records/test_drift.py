@@ -407,10 +407,22 @@ def test_the_reference_is_as_small_as_it_says(traffic: Traffic) -> None:
 def test_only_named_columns_are_watched_if_some_are(traffic: Traffic) -> None:
     """With or without what their names begin with."""
     traffic.serve(4000)
-    some = DriftSettings(rows=2000, columns=("x", "output_predict"))
+    some = DriftSettings(rows=2000, columns=("x", "output_predict", "y"))
     view = look(traffic.root, "m", "v1", some, until=traffic.now)
 
     assert {each.column for each in view.columns} == {"input_x", "output_predict"}
+    assert view.skipped == ("drift_columns names 'y', which the records do not have",)
+
+
+def test_a_column_that_is_new_is_said(traffic: Traffic) -> None:
+    """It has no reference to be held against."""
+    traffic.serve(4000, seconds=86_400)
+    traffic.look()
+    traffic.serve(1000, more={"input_new": np.ones(1000)})
+    view = traffic.look()
+
+    assert names(view) == []
+    assert view.skipped == ("input_new is not in the reference: freeze another",)
 
 
 def test_another_tolerance_counts_from_now_on(traffic: Traffic) -> None:
