@@ -39,6 +39,7 @@ from hotswap.server import (
     admin_models,
     admin_quality,
     admin_registry,
+    admin_replay,
     admin_rollouts,
     admin_simple,
     admin_switching,
@@ -95,6 +96,7 @@ CONTROL_ROUTES = """
     GET /api/v1/models/{m}/drift
     POST /api/v1/models/{m}/drift/reset
     GET /api/v1/models/{m}/report
+    POST /api/v1/models/{m}/versions/{v}/replay
     GET /api/v1/operations
     GET /api/v1/operations/{id}
     POST /api/v1/rollouts
@@ -168,7 +170,7 @@ def test_every_control_route_is_documented() -> None:
     """The control plane's page has a heading for each route that is served, and for no other."""
     pages = (
         admin_system, admin_models, admin_simple, admin_rollouts, admin_events, admin_switching,
-        admin_registry, admin_drift, admin_quality,
+        admin_registry, admin_drift, admin_quality, admin_replay,
     )  # fmt: skip
     routers = [page.router for page in pages]
     served = {
