@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def labelled(view: dict[str, Any]) -> int:
     """Rows whose labels were counted."""
-    return max(each["n"] for each in view["metrics"] if each["name"] == "accuracy")
+    return int(max(each["n"] for each in view["metrics"] if each["name"] == "accuracy"))
 
 
 def test_a_worse_challenger_goes_back_over_a_kill_of_everything(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_without_labels_nothing_is_promoted_and_nothing_goes_back(server: Server
 
         def waits() -> bool:
             metrics = {each["name"]: each for each in rollout.view()["metrics"]}
-            return metrics["error_rate"]["verdict"] == "pass"
+            return bool(metrics["error_rate"]["verdict"] == "pass")
 
         wait_until(waits, "proof of all but accuracy", 60)
         traffic.wait(100)
