@@ -225,6 +225,10 @@ class Server:
         """Of all workers, old ones that drain included."""
         return self._children("hotswap.app.worker")
 
+    def recorder_pids(self) -> list[int]:
+        """One, while it lives and records are on."""
+        return self._children("hotswap.app.recorder")
+
     def nursery_pids(self) -> list[int]:
         """The one in use and its spare."""
         sockets = processes.unix_sockets()

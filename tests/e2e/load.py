@@ -19,7 +19,7 @@ class Sent(NamedTuple):
     """One request: monotonic seconds, status (0: the connection broke), version, what was wrong.
 
     ``number`` is what the model answered, NaN if it did not; ``port`` the client's; ``key`` what
-    it was sent with; ``fallback`` why stable answered for a candidate.
+    it was sent with; ``fallback`` why stable answered for a candidate; ``id`` the request's.
     """
 
     start: float
@@ -31,6 +31,7 @@ class Sent(NamedTuple):
     problem: str
     key: str = ""
     fallback: str = ""
+    id: str = ""
 
 
 class Switched(NamedTuple):
@@ -193,7 +194,8 @@ def _checked(
     else:
         problem = body.decode(errors="replace")
     fallback = headers.get("x-hotswap-fallback", "")
-    return Sent(start, end, status, version, number, port, problem, key, fallback)
+    id = headers.get("x-request-id", "")
+    return Sent(start, end, status, version, number, port, problem, key, fallback, id)
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
