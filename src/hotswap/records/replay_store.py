@@ -5,6 +5,7 @@ They hold inputs, so that they are kept no longer than the records that they wer
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ FOLDER: Final = "replays"
 #: So many of a model are kept.
 LAST: Final = 5
 _PART: Final = ".part"
+_NAME: Final = re.compile(r"\d{14}-")
 _NO_LIMIT: Final = 1 << 62
 
 
@@ -24,7 +26,9 @@ def begin(root: Path, model: str, version: str, now: float) -> Path:
     folder = root / FOLDER / model
     for left in folder.glob(f".*{_PART}"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
-    hidden = folder / f".{round(now * 1000):014d}-{version}{_PART}"
+    # The order of names is that in which they were made, whatever the clock did since.
+    last = max((int(each.name.partition("-")[0]) for each in replays(root, model)), default=0)
+    hidden = folder / f".{max(round(now * 1000), last + 1):014d}-{version}{_PART}"
     hidden.mkdir(parents=True)
     return hidden
 
@@ -48,7 +52,7 @@ def replays(root: Path, model: str) -> list[Path]:
     folder = root / FOLDER / model
     if not folder.is_dir():
         return []
-    return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+    return sorted(each for each in folder.iterdir() if _NAME.match(each.name))
 
 
 def expire(root: Path, oldest_day: str) -> int:

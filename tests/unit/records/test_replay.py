@@ -353,6 +353,9 @@ def test_the_last_five_replays_are_kept_and_none_longer_than_its_records(tmp_pat
     kept = replay_store.replays(tmp_path, "m")
     assert len(kept) == replay_store.LAST
     assert kept[-1].name == f"{(START + 6) * 1000:014d}-v2"
+    back = replay_store.begin(tmp_path, "m", "v3", START)  # the clock was set back
+    record(back, {"output_predict": [1]})
+    assert replay_store.keep(tmp_path, "m", back) == replay_store.replays(tmp_path, "m")[-1]
     assert replay_store.expire(tmp_path, "2023-11-14") == 0
     assert replay_store.expire(tmp_path, "2023-11-15") == 5
     assert replay_store.replays(tmp_path, "m") == []
