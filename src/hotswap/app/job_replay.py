@@ -6,6 +6,7 @@ nothing but the replay's own folder, and ends after it.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from hotswap.records.replay_inputs import Kept
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from hotswap.ports import Executor
     from hotswap.records.dataset import Opened
 
 _T = TypeVar("_T")
@@ -140,10 +142,41 @@ def take(request: TakeRequest) -> Taken:
 
 def run(request: RunRequest, progress: Progress) -> Done:
     """Load it as a host would, and ask it. Raises whatever is wrong with the version."""
-    from hotswap.app.engine_load import load_version
     from hotswap.app.host import Describe
-    from hotswap.plugins import runtimes
     from hotswap.records import dataset, replay
+
+    artifact, settings, planned = request.artifact, request.settings, request.taken.planned
+    name = f"{request.model}/{request.version}"
+    roots = dict.fromkeys((artifact.folder, *request.roots), name) | {sys.prefix: "python"}
+    describe = Describe(roots)
+    progress(0, planned.rows)
+    executor = _loaded(request, name, describe)
+    outputs = tuple(spec.name for spec in request.public.outputs)
+    folder = Path(request.taken.folder)
+    numbers = itertools.count(1)
+
+    def write(table: pa.Table) -> None:
+        dataset.write_parquet(folder, request.model, table, next(numbers))
+
+    try:
+        return replay.run(
+            replay.taken(folder / _TAKEN, settings.batch_rows),
+            planned,
+            request.version,
+            lambda inputs, _: executor.predict(inputs, outputs),
+            write,
+            finite=settings.finite,
+            describe=describe,
+            progress=_seldom(progress),
+        )
+    finally:
+        executor.close()
+
+
+def _loaded(request: RunRequest, name: str, describe: Callable[[BaseException], str]) -> Executor:
+    """Its failures are told as a host tells them."""
+    from hotswap.app.engine_load import load_version
+    from hotswap.plugins import runtimes
 
     artifact, settings = request.artifact, request.settings
     if artifact.runtime not in runtimes():
@@ -152,10 +185,6 @@ def run(request: RunRequest, progress: Progress) -> Done:
     why = runtime.runs_code(Path(artifact.folder), artifact.entry)
     if why is not None and not request.trusted:
         raise UntrustedCode(why)
-    progress(0, request.taken.planned.rows)
-    name = f"{request.model}/{request.version}"
-    roots = dict.fromkeys((artifact.folder, *request.roots), name) | {sys.prefix: "python"}
-    describe = Describe(roots)
     runtime.preload()
     if settings.memory_mb is not None:
         _limit_memory(settings.memory_mb * 1024 * 1024 + _OWN_MEMORY)
@@ -167,28 +196,7 @@ def run(request: RunRequest, progress: Progress) -> Done:
         raise type(problem)(describe(problem)) from problem
     except (Exception, SystemExit) as problem:
         raise LoadError(f"{name} could not be loaded: {describe(problem)}") from problem
-    outputs = tuple(spec.name for spec in request.public.outputs)
-    folder = Path(request.taken.folder)
-    number = 0
-
-    def write(table: pa.Table) -> None:
-        nonlocal number
-        number += 1
-        dataset.write_parquet(folder, request.model, table, number)
-
-    try:
-        return replay.run(
-            replay.taken(folder / _TAKEN, settings.batch_rows),
-            request.taken.planned,
-            request.version,
-            lambda inputs, _: executor.predict(inputs, outputs),
-            write,
-            finite=settings.finite,
-            describe=describe,
-            progress=_seldom(progress),
-        )
-    finally:
-        executor.close()
+    return executor
 
 
 def judge(request: JudgeRequest) -> Quality:
