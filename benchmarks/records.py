@@ -8,7 +8,7 @@ records and labels, and counts those that belong together in a process of its ow
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -197,7 +197,9 @@ def asked(root: Path) -> None:
             "SELECT count(*), avg((label = output_predict)::INT) FROM labelled"
         ).fetchone()
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: that counts what the process which forked this one had.
+    status = Path("/proc/self/status").read_text()
+    peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
     assert found is not None
     print(
         f"joined {found[0]:,} labels (accuracy {found[1]:.4f}) in {seconds:.1f} s, with at most "
