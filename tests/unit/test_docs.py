@@ -74,6 +74,7 @@ DATA_ROUTES = """
     POST /api/v1/ab/predictions
     POST /api/v1/models/{name}/predictions
     POST /invocations
+    POST /feedback
     GET /ping
 """
 CONTROL_ROUTES = """

@@ -6,14 +6,9 @@ bytes. What many records share is told once, as a `Context`.
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from hotswap.ipc.frames import Layout
-
-#: A row's number in a label that tells all rows of its request.
-ALL_ROWS: Final = -1
 
 
 class Context(msgspec.Struct, frozen=True, array_like=True):
@@ -90,4 +85,4 @@ class Labels(msgspec.Struct, array_like=True, tag=1):
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Chunk | Labels).decode
 
-__all__ = ["ALL_ROWS", "Chunk", "Context", "Label", "Labels", "Other", "decode", "encode"]
+__all__ = ["Chunk", "Context", "Label", "Labels", "Other", "decode", "encode"]
