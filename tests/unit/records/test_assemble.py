@@ -42,9 +42,11 @@ def chunks(draw: st.DrawFn) -> Chunk:
         return np.array(values, np.float32).tobytes()
 
     other = None
-    at = sorted(draw(st.lists(st.integers(0, many - 1), unique=True)))
-    if at and draw(st.booleans()):
-        answered = [place for place in at if draw(st.booleans())]
+    places: st.SearchStrategy[list[int]] = st.lists(st.integers(0, many - 1), unique=True)
+    at = sorted(draw(places))
+    coin = st.booleans()
+    if draw(coin) and at:
+        answered = [place for place in at if draw(coin)]
         outputs = Y if answered else ()
         raws = [raw(sum(rows[place] for place in answered))] if answered else []
         outcomes = ["ok" if place in answered else "error" for place in at]

@@ -56,8 +56,9 @@ def test_killed_between_two_days_of_a_segment(
     def second(*given: Any) -> str:
         if done:
             raise Killed
-        done.append(write(*given))
-        return done[-1]
+        path = write(*given)
+        done.append(path)
+        return path
 
     with monkeypatch.context() as patch:
         patch.setattr(compacting, "write_part", second)
