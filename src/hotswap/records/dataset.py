@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hotswap.records import schema
-from hotswap.records.compact import when_of, write_part
+from hotswap.records.compact import by_day, when_of, write_part
 from hotswap.records.files import LABELS, Location, Part, Segment, segments
 from hotswap.records.segments import Read, read_segment
 
@@ -299,17 +299,12 @@ def write_parquet(
 
     ``number``: of the segments that it stands for; the next free one if None.
     """
-    import pyarrow.compute as pc
-
     place = Location(root, location)
-    when = "received" if model == LABELS else "time"
     if number is None:
         taken = [part.last for part in place.parts(model)]
         number = max(taken, default=0) + 1
-    days = pc.strftime(table[when], "%Y-%m-%d")
     path = ""
-    for day in sorted(set(days.to_pylist())):
-        rows = table.filter(pc.equal(days, day))
+    for day, rows in by_day(table, when_of(model)):
         path = write_part(place, model, day, number, number, rows)
     return path
 
