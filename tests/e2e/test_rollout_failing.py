@@ -76,7 +76,13 @@ CASES = {
         "self.kept.append(1)\n            if len(self.kept) % 2 == 0: raise ValueError('second')",
         {"error"},
         ("tripwire",),
-        body={"guardrails": [{"metric": "error_rate", "max": 0.1}]},
+        # Slow machines tick after few requests: evidence must not be there before the limit is.
+        body={
+            "guardrails": [
+                {"metric": "error_rate", "max": 0.1, "weight": 1e-6}, {"metric": "latency"},
+            ],
+            "alpha": 1e-6,
+        },
     ),
 }  # fmt: skip
 
