@@ -59,7 +59,13 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write .html, .md or .json to this file.", metavar="FILE"),
+        typer.Option(
+            "--output",
+            "--out",
+            "-o",
+            help="Write .html, .md or .json to this file.",
+            metavar="FILE",
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
