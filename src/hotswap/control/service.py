@@ -456,12 +456,12 @@ class Service:
     # --- what is shown
 
     async def models(self) -> list[ModelView]:
-        if self._store_error and not self._catalogue.models:
-            raise StoreError(self._store_error)  # an empty list would say that there are none
+        if self._store_error:  # also while it is being read: nothing can be asked of it before
+            raise StoreError(self._store_error)
         return [await self.model(name) for name in sorted(self._catalogue.models)]
 
     async def model(self, name: str) -> ModelView:
-        if self._store_error and name not in self._catalogue.models:
+        if self._store_error:
             raise StoreError(self._store_error)
         document = self._catalogue.model(name)
         return model_view(
