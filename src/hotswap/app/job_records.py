@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 
 from hotswap.core.drift_views import DriftSettings, DriftView
-from hotswap.core.label_evidence import Labels
+from hotswap.core.label_evidence import Cohort, Labels
 from hotswap.core.quality_views import Quality
 from hotswap.errors import Unavailable
-from hotswap.records.cohorts import Cohort
 
 #: Records from before a stretch that are looked at for ids that several requests carry, in seconds.
 _BEFORE = 3600.0

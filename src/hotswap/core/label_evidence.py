@@ -8,11 +8,12 @@ buckets of `hotswap.stats.differences`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from hotswap.stats.auc import Blocks
+if TYPE_CHECKING:  # else whoever only reads evidence would wait for numpy
+    from hotswap.stats.auc import Blocks
 
 #: Losses by which a row is judged. ``absolute`` and ``squared`` are in units of a frozen scale.
 LOSSES: Final = ("accuracy", "log_loss", "brier", "absolute", "squared", "reward")
@@ -78,6 +79,24 @@ class Labels(msgspec.Struct, frozen=True):
         return sum(sum(stage.expected) for stage in self.stages.values())
 
 
+class Cohort(msgspec.Struct, frozen=True):
+    """What is asked: arrivals from ``since`` to before ``until`` (Unix time) of one test.
+
+    ``keys``: losses as `hotswap.core.label_metrics.needed` names them. ``weights``: the candidate's
+    weight by stage; ``paired``: the stages in which both versions are asked. Records of the other
+    version elsewhere are of failures alone, and judge nothing.
+    """
+
+    test: str
+    candidate: str
+    since: float
+    until: float
+    maturity: float
+    keys: tuple[str, ...]
+    weights: dict[int, int]
+    paired: tuple[int, ...] = ()
+
+
 def added(counts: Any) -> dict[int, int]:
     """Histograms together.
 
@@ -93,6 +112,8 @@ def added(counts: Any) -> dict[int, int]:
 
 def blocks_of(flat: Sequence[Any]) -> Blocks:
     """`Blocks` from what is stored of it: keys are numbers again, sequences tuples."""
+    from hotswap.stats.auc import Blocks
+
     if not flat:
         return Blocks()
     ratio, first, open_, taken, halves, waiting, dropped, blocks, counts = flat
@@ -115,4 +136,4 @@ def flat(blocks: Blocks) -> tuple[Any, ...]:
     return (*blocks[:-1], {str(at): count for at, count in counts.items()})
 
 
-__all__ = ["LOSSES", "LabelStage", "Labels", "added", "blocks_of", "flat"]
+__all__ = ["LOSSES", "Cohort", "LabelStage", "Labels", "added", "blocks_of", "flat"]

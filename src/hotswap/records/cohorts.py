@@ -14,7 +14,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from hotswap.core.label_evidence import Labels, LabelStage, added, flat
+from hotswap.core.label_evidence import Cohort, Labels, LabelStage, added, flat
 from hotswap.core.routing import WHOLE
 from hotswap.records import answers as answer_columns
 from hotswap.records.answers import Answers
@@ -30,24 +30,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _ROWS: Final = 20_000
 #: Of rewards: which quantiles of the first are the ends between which they are judged.
 _ENDS: Final = (0.01, 0.99)
-
-
-class Cohort(msgspec.Struct, frozen=True):
-    """What is asked: arrivals from ``since`` to before ``until`` (Unix time) of one test.
-
-    ``keys``: losses as `hotswap.core.label_metrics.needed` names them. ``weights``: the candidate's
-    weight by stage; ``paired``: the stages in which both versions are asked. Records of the other
-    version elsewhere are of failures alone, and judge nothing.
-    """
-
-    test: str
-    candidate: str
-    since: float
-    until: float
-    maturity: float
-    keys: tuple[str, ...]
-    weights: dict[int, int]
-    paired: tuple[int, ...] = ()
 
 
 def count(opened: Opened, cohort: Cohort, labels: Labels) -> Labels:

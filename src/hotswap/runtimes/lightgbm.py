@@ -11,7 +11,7 @@ from hotswap.errors import LoadError
 from hotswap.ports import Array
 from hotswap.runtimes import boosting
 from hotswap.runtimes.entries import pick
-from hotswap.runtimes.packages import require
+from hotswap.runtimes.packages import require, unthreaded
 from hotswap.runtimes.signatures import INPUT, agreed
 
 
@@ -31,6 +31,7 @@ class LightgbmRuntime:
         """Trees and numbers only."""
         return None
 
+    @unthreaded()
     def preload(self) -> None:
         """Import lightgbm."""
         require("lightgbm", "lightgbm", self.extra)

@@ -18,7 +18,7 @@ from hotswap.errors import LoadError
 from hotswap.ports import Array, Executor, Runtime
 from hotswap.runtimes.frames import decoded, frame, wanted
 from hotswap.runtimes.mlflow_file import FILE, read
-from hotswap.runtimes.packages import require
+from hotswap.runtimes.packages import require, unthreaded
 from hotswap.runtimes.samples import as_bytes, generated_samples, load_samples
 from hotswap.runtimes.signatures import INPUT, untold
 from hotswap.runtimes.trust import sentence
@@ -54,6 +54,7 @@ class MlflowRuntime:
             return sentence("This MLflow model is a python_function alone, which")
         return _delegate(native.runtime).runs_code(folder, native.entry)
 
+    @unthreaded()
     def preload(self) -> None:
         """Import pandas; what the native model needs is imported by its own runtime."""
         require("pandas", "pandas", self.extra)

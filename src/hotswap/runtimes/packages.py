@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from hotswap.errors import MissingDependency
@@ -15,6 +18,23 @@ def missing(what: str, error: ModuleNotFoundError) -> MissingDependency:
         f"{what} needs the package {name}, which is not installed; install it beside hotswap with "
         f"pip (its name there may differ from {name!r}, which it is imported by)"
     )
+
+
+@contextlib.contextmanager
+def unthreaded() -> Iterator[None]:
+    """Import without pyarrow, which starts threads when it is imported.
+
+    Libraries import it if it is there (pandas does), and a process with threads cannot be forked
+    safely. Who needs it can import it afterwards.
+    """
+    hidden = "pyarrow" not in sys.modules
+    if hidden:
+        sys.modules["pyarrow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            sys.modules.pop("pyarrow", None)
 
 
 def require(module: str, package: str, extra: str) -> Any:

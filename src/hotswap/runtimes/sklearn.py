@@ -15,7 +15,7 @@ from hotswap.errors import LoadError
 from hotswap.ports import Array
 from hotswap.runtimes.entries import pick
 from hotswap.runtimes.frames import as_output, decoded, frame, wanted
-from hotswap.runtimes.packages import require
+from hotswap.runtimes.packages import require, unthreaded
 from hotswap.runtimes.samples import generated_samples, load_samples
 from hotswap.runtimes.signatures import INPUT, agreed, untold
 from hotswap.runtimes.sklearn_plain import plain
@@ -44,6 +44,7 @@ class SklearnRuntime:
         kind = "joblib file" if entry.endswith(".joblib") else "pickle"
         return sentence(f"{entry} is a {kind}, which")
 
+    @unthreaded()
     def preload(self) -> None:
         """Import scikit-learn, skops and pandas."""
         require("sklearn.pipeline", "scikit-learn", self.extra)

@@ -14,7 +14,7 @@ from hotswap.errors import LoadError
 from hotswap.ports import Array
 from hotswap.runtimes import boosting, ubjson_file
 from hotswap.runtimes.entries import head, pick
-from hotswap.runtimes.packages import require
+from hotswap.runtimes.packages import require, unthreaded
 from hotswap.runtimes.signatures import INPUT, agreed
 
 
@@ -34,6 +34,7 @@ class XgboostRuntime:
         """Trees and numbers only."""
         return None
 
+    @unthreaded()
     def preload(self) -> None:
         """Import xgboost."""
         require("xgboost", "xgboost", self.extra)

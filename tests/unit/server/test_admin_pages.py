@@ -180,6 +180,7 @@ async def test_the_document_names_every_route_of_the_contract(client: httpx2.Asy
         "GET /api/v1/models/{model}/versions/{version}",
         "DELETE /api/v1/models/{model}/versions/{version}",
         "POST /api/v1/models/{model}/versions/{version}/load",
+        "POST /api/v1/models/{model}/versions/{version}/replay",
         "POST /api/v1/models/{model}/versions/{version}/unload",
         "POST /api/v1/models/{model}/switch",
         "POST /api/v1/models/{model}/rollback",
