@@ -19,8 +19,7 @@ from hotswap.core.quality_views import Quality
 from hotswap.core.signature import Signature
 from hotswap.core.spec import Artifact, VersionSettings
 from hotswap.errors import HotswapError, LoadError, Unavailable, UntrustedCode
-from hotswap.records.replay import Done, Planned
-from hotswap.records.replay_inputs import Kept
+from hotswap.records.replay_values import Done, Kept, Planned
 
 if TYPE_CHECKING:
     import pyarrow as pa

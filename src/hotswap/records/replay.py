@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 
 from hotswap.core.datatypes import datatype_of
@@ -18,7 +17,8 @@ from hotswap.ipc.frames import Layout
 from hotswap.records import replay_inputs, schema
 from hotswap.records.assemble import column as column_of
 from hotswap.records.dataset import Opened, named, quoted
-from hotswap.records.replay_inputs import Array, Kept, Source
+from hotswap.records.replay_inputs import Array
+from hotswap.records.replay_values import Done, Kept, Planned
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,31 +36,6 @@ _OTHERS: Final = ("other_version", "other_outcome", "other_latency_us")
 
 Predict = Callable[[dict[str, Array], int], Mapping[str, Array]]
 """Called with the inputs by name and the number of rows; gives the outputs by name."""
-
-
-class Planned(msgspec.Struct, frozen=True):
-    """``rows`` of ``requests`` are run, of those recorded; ``left_out`` lack inputs. ``answered``:
-    rows by who answered them, the most first. ``where``: SQL.
-    """
-
-    sources: tuple[Source, ...]
-    where: str
-    rows: int
-    requests: int
-    left_out: int
-    answered: dict[str, int]
-
-    def stable(self, version: str) -> str:
-        """Who answered most of them, beside that version."""
-        return next((each for each in self.answered if each != version), version)
-
-
-class Done(msgspec.Struct, frozen=True):
-    """``errors``: rows without a valid answer; ``seconds``: within the version."""
-
-    errors: int
-    seconds: float
-    problems: tuple[str, ...]
 
 
 def plan(

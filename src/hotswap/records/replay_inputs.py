@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import numpy as np
 
 from hotswap.core.datatypes import NUMPY_OF
 from hotswap.core.signature import Signature, TensorSpec
 from hotswap.errors import Conflict
 from hotswap.records.dataset import named
+from hotswap.records.replay_values import Kept, Source
 from hotswap.records.schema import INPUT
 
 if TYPE_CHECKING:
@@ -25,30 +25,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _HASHES: Final = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _BY_PLACE: Final = re.compile(re.escape(INPUT) + r"x(\d+)")
 _NAMED: Final = 5
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """What the server keeps of inputs: of ``columns`` (None: all), nothing of ``redacted`` ones, of
-    ``hashed`` ones a hash. For sentences: what is recorded decides.
-    """
-
-    columns: tuple[str, ...] | None = None
-    redacted: tuple[str, ...] = ()
-    hashed: tuple[str, ...] = ()
-
-
-class Source(msgspec.Struct, frozen=True):
-    """Where one input is: in one column, or ``by_feature`` in one for each of its features."""
-
-    spec: TensorSpec
-    columns: tuple[str, ...]
-    by_feature: bool = False
-
-    @property
-    def size(self) -> int | None:
-        """Elements of a row, None where rows may have different numbers."""
-        shape = self.spec.shape[1:]
-        return None if any(each < 0 for each in shape) else int(np.prod(shape))
 
 
 def sources(
