@@ -107,7 +107,7 @@ def test_predictions_are_recorded_and_can_be_read_by_anyone(serve: Serve, model:
         ).fetchall()
     assert [row[0] for row in found] == ids
     pandas = pytest.importorskip("pandas")
-    frame = pandas.read_parquet(records(server) / "days" / "model=m")
+    frame = pandas.read_parquet(records(server) / "days" / "model=m").sort_values("time")
     assert list(frame["request_id"]) == ids
     assert list(frame["version"]) == ["v1"] * 5
 

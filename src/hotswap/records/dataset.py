@@ -90,8 +90,7 @@ def open(
     opened = Opened(sql, spill)
     try:
         sql.execute("SET TimeZone = 'UTC'")
-        if place.remote:
-            sql.register_filesystem(place.fs)
+        _reach(sql, place)
         parts, live = _there_is(root, place, model, opened, verify, since, until)
         _define(opened, "all_records", schema.fixed(), place, parts, live)
         sql.execute(
@@ -99,8 +98,7 @@ def open(
         )
         if labels_from is not None:
             root, place = labels_from[0], Location(*labels_from)
-            if place.remote:
-                sql.register_filesystem(place.fs)
+            _reach(sql, place)
         parts, live = _there_is(root, place, LABELS, opened, verify)
         _define(opened, "all_labels", schema.labels(), place, parts, live)
         sql.execute(_LABELS)
@@ -111,6 +109,14 @@ def open(
         opened.close()
         raise
     return opened
+
+
+def _reach(sql: duckdb.DuckDBPyConnection, place: Location) -> None:
+    """Let DuckDB read what lies elsewhere."""
+    if place.remote:
+        from hotswap.records.shared_reads import SharedReads
+
+        sql.register_filesystem(SharedReads(place.fs))
 
 
 #: The latest label of each row counts: one that is sent again with another value has changed.

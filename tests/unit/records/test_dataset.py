@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 
 from hotswap.ipc.records import Label
 from hotswap.records import dataset, schema
+from hotswap.records.compact import FEW
 from hotswap.records.files import LABELS
 from hotswap.records.segments import read_segment
 from tests.unit.records.recorded import START, Keeping, chunk, table
@@ -259,3 +262,21 @@ def test_compacted_files_elsewhere(tmp_path: Path, kind: str) -> None:
     keeping.recording.compact(START + 86400 * 40)
     assert keeping.ids() == []
     keeping.kill()
+
+
+def test_threads_that_share_an_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB reads several groups of rows of one file at a time, through one handle."""
+    keeping = Keeping(tmp_path, location=(tmp_path / "elsewhere").as_uri())
+    for number in range(FEW):
+        keeping.put(chunk(f"r{number:02}", at=START + number))
+        keeping.drain()
+        keeping.compact()
+    seek = LocalFileOpener.seek
+
+    def then_others(self: LocalFileOpener, *args: Any) -> int:
+        at = seek(self, *args)
+        time.sleep(0.002)  # another thread's turn, between `seek` and `read`
+        return int(at)
+
+    monkeypatch.setattr(LocalFileOpener, "seek", then_others)
+    assert keeping.ids() == [f"r{number:02}" for number in range(FEW)]
