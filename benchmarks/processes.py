@@ -61,6 +61,24 @@ def tree_bytes(pid: int) -> int:
     return total
 
 
+def processor_seconds(pid: int) -> dict[str, float]:
+    """Processor time of ``pid`` and its descendants so far, in seconds, by what they are.
+
+    A server's own processes are named by their module, such as ``worker``; a host, which is forked,
+    is called as its nursery.
+    """
+    found: dict[str, float] = {}
+    for each in [pid, *children(pid)]:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{each}/cmdline").read_bytes().decode().split("\0")
+            modules = [word for word in words if word.startswith("hotswap.app.")]
+            name = modules[0].rpartition(".")[2] if modules else "supervisor"
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(") ")[2].split()
+            ticks = int(fields[11]) + int(fields[12])
+            found[name] = found.get(name, 0.0) + ticks / os.sysconf("SC_CLK_TCK")
+    return found
+
+
 def post(port: int, path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
     """The body of the answer to one POST; raises ServerFailed unless it is a 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)

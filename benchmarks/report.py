@@ -343,7 +343,9 @@ def recording_lines(seen: dict[str, Any]) -> list[str]:
         f"Every request recorded with its inputs, against none: {seen['rps_ratio']:.3f} × the requests/s at 32 "
         f"connections (median of {len(seen['closed']['on'])} pairs), {seen['p99_ratio']:.2f} × the p99 at "
         f"{figure(seen['rate'])} requests/s ({figure(seen['on_p99_ms'], 'ms')} against "
-        f"{figure(seen['off_p99_ms'], 'ms')}; p50 {seen['p50_ratio']:.2f} ×).",
+        f"{figure(seen['off_p99_ms'], 'ms')}; p50 {seen['p50_ratio']:.2f} ×). Processor time of all processes: "
+        f"{figure(seen['processor_us']['on'], 'µs')} against {figure(seen['processor_us']['off'], 'µs')} a "
+        f"request ({seen['processor_ratio']:.3f} ×); the recorder's own {figure(seen['recorder_us'], 'µs')}.",
         "",
     ]
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 _START_SECONDS = 90.0
-#: Webhooks may be sent to this machine, and have secrets.
+#: Webhooks may be sent to this machine, and have secrets. No jobs: eight processes would run them.
 _ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
     "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",

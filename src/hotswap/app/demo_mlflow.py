@@ -50,6 +50,8 @@ ROLLOUT: Final[dict[str, Any]] = {
     "bake_seconds": 5,
     "watch_seconds": 0,
 }
+#: MLflow would start eight more processes for jobs, which nothing here has.
+_NO_JOBS: Final = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 class Tracking:
@@ -70,7 +72,7 @@ class Tracking:
         with (self.folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here yet
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                env=fetching_environment(), start_new_session=True, preexec_fn=die_with_parent,
+                env=fetching_environment() | _NO_JOBS, start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE
         async with httpx2.AsyncClient(timeout=5.0) as client:
