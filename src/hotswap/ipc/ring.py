@@ -2,9 +2,9 @@
 
 It lies in the runtime directory and outlives both: what a killed writer had put in is still read,
 and a reader that comes back goes on where the one before had got to. A chunk is ``u32 length, u32
-CRC-32, bytes``, padded to 8 bytes, and never wraps. Only once it is in place does the head move; a
-reader that sees the head before the bytes (other processors than x86 may show it so) is told by the
-checksum, and looks again later.
+mark, bytes``, padded to 8 bytes, and never wraps. Only once it is in place does the head move. x86
+shows a reader the bytes before the head, then. Other processors may not: there the mark is the
+bytes' CRC-32, by which a reader is told, and looks again later.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import platform
 import shutil
 import struct
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ _HEAD, _TAIL, _DROPPED, _WRITTEN_AT, _MAGIC = 0, 1, 2, 3, 4
 _HEADER: Final = 4096
 _PREFIX: Final = struct.Struct("<II")
 _SKIP: Final = 0xFFFF_FFFF
+#: The mark of a chunk without a checksum: it costs as much as all the rest of writing one.
+_THERE: Final = 1
+CHECKED = platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686")
 _KNOWN: Final = 0x676E69722D736B01
 _LEAST: Final = 1024 * 1024
 _ZEROS: Final = memoryview(bytes(64 * 1024))
@@ -108,14 +112,13 @@ class Ring:
         if skip:
             _PREFIX.pack_into(view, at, _SKIP, 0)
             at = 0
-        checksum = 0
         start = at + 8
         for part in parts:
             end = start + len(part)
             view[start:end] = part
-            checksum = crc32(part, checksum)
             start = end
-        _PREFIX.pack_into(view, at, length, checksum)
+        mark = crc32(view[at + 8 : start]) or _THERE if CHECKED else _THERE
+        _PREFIX.pack_into(view, at, length, mark)
         words[_HEAD] = head + skip + need
         return True
 
@@ -145,14 +148,15 @@ class Ring:
         at, head = int(self._words[_TAIL]), int(self._words[_HEAD])
         while at < head:
             offset = at % self.size
-            length, checksum = _PREFIX.unpack_from(view, offset)
+            length, mark = _PREFIX.unpack_from(view, offset)
             if length == _SKIP:
                 at += self.size - offset
                 continue
             if length > self.size - offset - 8:
                 return  # its bytes are not there yet
             chunk = view[offset + 8 : offset + 8 + length]
-            if crc32(chunk) != checksum:
+            # A mark that is not there yet is 0, or that of what lay here before.
+            if not mark or (mark != _THERE and crc32(chunk) != mark):
                 return
             at += (8 + length + 7) & ~7
             yield chunk, at

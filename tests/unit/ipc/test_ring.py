@@ -15,6 +15,13 @@ from hotswap.ipc.ring import Ring, fitting
 HEADER = 4096
 
 
+@pytest.fixture(params=[False, True], ids=["marked", "checked"], autouse=True)
+def checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether processors may show a reader the head before the bytes."""
+    monkeypatch.setattr(rings, "CHECKED", request.param)
+    return bool(request.param)
+
+
 @pytest.fixture
 def ring(tmp_path: Path) -> Ring:
     return Ring.create(tmp_path / "0.0", 256)
@@ -74,8 +81,11 @@ def test_a_writer_that_comes_back_takes_over(tmp_path: Path) -> None:
     assert drain(Ring(tmp_path / "0.0")) == [b"two", b"three"]
 
 
-def test_a_chunk_whose_bytes_are_not_there_yet_is_not_read(ring: Ring, tmp_path: Path) -> None:
+def test_a_chunk_whose_bytes_are_not_there_yet_is_not_read(
+    ring: Ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither it nor what lies behind it, until they are."""
+    monkeypatch.setattr(rings, "CHECKED", True)
     ring.put([b"first"], 1)
     at = HEADER + ring.position + 16
     ring.put([b"second"], 1)
@@ -89,6 +99,21 @@ def test_a_chunk_whose_bytes_are_not_there_yet_is_not_read(ring: Ring, tmp_path:
         file.seek(at + 8)
         file.write(b"s")
     assert drain(ring) == [b"second", b"third"]
+
+
+def test_a_chunk_whose_prefix_is_not_there_yet_is_not_read(ring: Ring, tmp_path: Path) -> None:
+    """A ring's room is zeros at first, and again once it was wiped."""
+    ring.put([b"first"], 1)
+    with open(tmp_path / "0.0", "r+b") as file:
+        file.seek(HEADER)
+        prefix = file.read(8)
+        file.seek(HEADER)
+        file.write(bytes(8))
+    assert drain(ring) == []
+    with open(tmp_path / "0.0", "r+b") as file:
+        file.seek(HEADER)
+        file.write(prefix)
+    assert drain(ring) == [b"first"]
 
 
 @pytest.mark.parametrize("length", [1 << 20, 0xFFFF_FFFE, 249])
