@@ -30,6 +30,15 @@ _EXTENDED: Final = (
 )
 _LARGEST_HEADER: Final = 1024 * 1024
 _PLAIN: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
+#: What the readers raise; they recurse into a chain of extended headers.
+_DAMAGES: Final = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    ValueError,
+    RecursionError,
+)
 
 
 class UnpackLimits(msgspec.Struct, frozen=True):
@@ -71,7 +80,7 @@ def unpack(archive: Path, into: Path, limits: UnpackLimits = DEFAULT) -> None:
             with gzip.GzipFile(fileobj=raw) as stream:
                 counted = _Counted(stream, archive.name, compressed, limits)
                 _unpack_stream(counted, archive.name, into, limits)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+    except _DAMAGES as error:
         raise LoadError(
             f"{archive.name} is damaged or not a gzipped tar file ({error}): pack it again"
         ) from error
@@ -86,6 +95,8 @@ def _unpack_stream(stream: _Counted, name: str, into: Path, limits: UnpackLimits
             if count > limits.members:
                 raise LoadError(f"{name} has more than {limits.members} members")
             path = _checked(member)
+            # Before it is skipped: tarfile skips by reading, on and on after the stream's end.
+            stream.check(member.offset_data + member.size)
             if path == "":
                 continue
             _check_new(path, member.isdir(), files, folders)
@@ -118,9 +129,13 @@ class _Counted:
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
         self._read += len(data)
-        if self._read > self._most:
-            raise LoadError(f"{self._name} unpacks to more than {self._why}")
+        self.check(self._read)
         return data
+
+    def check(self, size: int) -> None:
+        """Raise if ``size`` is more than may come out in all."""
+        if size > self._most:
+            raise LoadError(f"{self._name} unpacks to more than {self._why}")
 
 
 def _header_class(archive: str) -> Any:

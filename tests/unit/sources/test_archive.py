@@ -202,6 +202,39 @@ def test_a_huge_extended_header_is_not_read_into_memory(tmp_path: Path, into: Pa
             unpack(tmp_path / "model.tar.gz", into)
 
 
+@pytest.mark.parametrize("name", [".hidden", "model.bin"])
+def test_a_member_larger_than_may_come_is_refused_at_once(
+    tmp_path: Path, into: Path, name: str
+) -> None:
+    """By its header alone, plain or extended: to skip what is not there would take for ever."""
+    plain = tarfile.TarInfo(name)
+    plain.size = 10**15
+    small = tarfile.TarInfo(name)
+    small.pax_headers = {"size": str(10**15)}
+    for data in (plain.tobuf(tarfile.GNU_FORMAT), small.tobuf(tarfile.PAX_FORMAT)):
+        (tmp_path / "model.tar.gz").write_bytes(gzip.compress(data + bytes(1024)))
+        with pytest.raises(LoadError, match="unpacks to more than 200 times its compressed size"):
+            unpack(tmp_path / "model.tar.gz", into)
+    assert list(into.iterdir()) == []
+
+
+def test_a_chain_of_extended_headers_is_refused(tmp_path: Path, into: Path) -> None:
+    """Each is read within the one before it, as deep as the stack goes."""
+    link = tarfile.TarInfo("x")
+    link.type = tarfile.GNUTYPE_LONGNAME
+    data = link.tobuf(tarfile.GNU_FORMAT) * 5000 + bytes(1024)
+    (tmp_path / "model.tar.gz").write_bytes(gzip.compress(data))
+    with pytest.raises(LoadError, match="is damaged"):
+        unpack(tmp_path / "model.tar.gz", into)
+
+
+def test_a_size_just_within_the_limit_is_taken(tmp_path: Path, into: Path) -> None:
+    """What was read ahead of a member does not count against it."""
+    path = pack(tmp_path, lambda tar: add(tar, "model.bin", bytes(9216 - 512)))
+    unpack(path, into, UnpackLimits(total_bytes=10240))
+    assert (into / "model.bin").stat().st_size == 9216 - 512
+
+
 def test_sparse_members_are_refused(tmp_path: Path, into: Path) -> None:
     """A few bytes may not claim to be a terabyte."""
     headers = {
