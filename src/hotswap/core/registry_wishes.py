@@ -264,7 +264,7 @@ def judged(
     ``rollouts``: all of the model, the newest first. ``numbered``: the versions that are the
     registry's own. ``write``: letters are wanted; else it is only remembered what was decided, so
     that nothing old is told when they are. A promotion moves the stable alias; one that is taken
-    back moves it back.
+    back moves it back, to a version that serves again.
     """
     verdicts, letters = dict(memory.verdicts), list(memory.letters)
     for view in reversed(rollouts):
@@ -280,11 +280,13 @@ def judged(
         unsent = next((each for each in letters if each.rollout == view.id), None)
         letters = [each for each in letters if each.rollout != view.id]
         move = ("", "")
+        # Not if the way back failed, or another version was forced meanwhile.
+        back = view.stable == active and view.stable in numbered
         if not memory.aliased:
             pass  # stages are the registry's own business
         elif verdict == "promoted" and view.version == active:
             move = (memory.stable or "", view.version)
-        elif before == "promoted" and not (unsent and unsent.move_to) and view.stable in numbered:
+        elif before == "promoted" and not (unsent and unsent.move_to) and back:
             move = (view.version, view.stable or "")
         if move[1]:  # what was to be moved before is overtaken
             letters = [msgspec.structs.replace(e, move_from="", move_to="") for e in letters]

@@ -227,6 +227,17 @@ def test_a_promotion_moves_the_alias_and_taking_it_back_moves_it_back() -> None:
     assert told(kept, kept.letters[0], None).stable == "2"
 
 
+@pytest.mark.parametrize(("phase", "active"), [("RolledBack", "3"), ("Degraded", "2")])
+def test_the_alias_is_not_moved_back_to_what_does_not_serve(phase: str, active: str) -> None:
+    """Where another version was forced in its bake, or the way back failed."""
+    numbered = ["1", "2", "3"]
+    kept = judged(memory("1"), [rollout("r", "2", "Baking")], numbered, "2", write=True)
+    kept = told(kept, kept.letters[0], "2")
+    kept = judged(kept, [rollout("r", "2", phase)], numbered, active, write=True)
+    assert [(each.move_from, each.move_to) for each in kept.letters] == [("", "")]
+    assert kept.stable == "2"
+
+
 def test_a_promotion_that_was_not_told_yet_needs_no_way_back() -> None:
     """The verdict takes the place of the one before."""
     kept = judged(memory("1"), [rollout("r", "2", "Baking")], ["1", "2"], "2", write=True)
