@@ -61,7 +61,8 @@ def collect(side: Side, way: Way, opened: Opened, end: int) -> tuple[Side, int |
     choice = way.choice(opened.columns)
     if way.name == "input" and not choice.inputs:
         return msgspec.structs.replace(side, counted=end), None
-    missing = way.rows - side.collected
+    # One at least: fewer may be wanted now than are there.
+    missing = max(1, way.rows - side.collected)
     here = drift_counts.there(opened.sql, choice, side.counted)
     last = None
     if here >= missing:

@@ -54,6 +54,19 @@ def test_a_reference_is_collected_first(traffic: Traffic) -> None:
     assert view.references[0].first == pytest.approx(START, abs=5)
 
 
+def test_fewer_rows_are_enough_from_now_on(traffic: Traffic) -> None:
+    """The setting is lowered while a reference is collected: the next row completes it."""
+    traffic.serve(900)
+    traffic.look()
+    fewer = msgspec.structs.replace(SETTINGS, rows=600)
+    assert traffic.look(fewer).state == "collecting"
+    traffic.serve(100)
+    view = traffic.look(fewer)
+
+    assert view.state == "watching"
+    assert [each.rows for each in view.references] == [901, 901]
+
+
 def test_columns_of_both_sides_are_watched(traffic: Traffic) -> None:
     """Inputs, predictions, and of two classes' probabilities the positive one's."""
     traffic.serve(4000)
