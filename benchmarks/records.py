@@ -96,7 +96,6 @@ def _notes(rings: Path) -> tuple[Any, Any]:
     outputs = (TensorSpec("predict", "INT64", (-1,)), TensorSpec("predict_proba", "FP64", (-1, 2)))
     names = tuple(f"feature {number}" for number in range(30))
     signature = Signature((TensorSpec("x", "FP64", (-1, 30)),), outputs, feature_names=names)
-    notes.names("cancer", signature)
     encode, plain = Encoder().encode, notes.plain("v1", False)
     rng = np.random.default_rng(1)
     began = time.monotonic_ns()
@@ -112,7 +111,9 @@ def _notes(rings: Path) -> tuple[Any, Any]:
         reply = Reply(batch, 0, 1, int(rng.integers(20_000, 90_000)), 110_000)
         took = int(rng.gamma(4.0, 100_000))
         at = began + next(clock) * 100_000
-        notes.add(f"3681e16dab44-{number}", at, took, 1, layout, raws, reply, "cancer", plain)
+        notes.add(
+            f"3681e16dab44-{number}", at, took, 1, layout, raws, reply, "cancer", plain, signature
+        )
 
     return notes, write
 

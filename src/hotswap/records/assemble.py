@@ -164,6 +164,8 @@ def _inputs(chunk: Chunk, lines: int, privacy: Privacy) -> list[tuple[str, pa.Ar
         names: Sequence[str] = ()
         if alone:
             told = len(chunk.features) == size
+            if chunk.features and not told and privacy.partial:
+                continue  # which column is which is not known, and one may be secret
             names = chunk.features if told else [f"x{at}" for at in range(size)]
         if alone and (size <= FEATURES or privacy.tells_apart(names)):
             by_column = np.ascontiguousarray(tensor.T)

@@ -35,17 +35,17 @@ INPUT_BYTES: Final = 1 << 20
 #: Outputs of more bytes than this, of one row, are left out.
 OUTPUT_BYTES: Final = 1 << 20
 _HELD_BYTES: Final = 4 << 20
-_NONE: Final[frozenset[str]] = frozenset()
 
 log = structlog.get_logger("hotswap.notes")
 
 _now_ns = time.monotonic_ns
 
 #: One noted request: id, began (monotonic ns), nanoseconds, rows, layout and bytes of the inputs,
-#: reply, model, context, hash of the key, other side.
+#: reply, model, context, hash of the key, other side, and the signature that it was read by: the
+#: model's may be another one when it is written.
 Line = tuple[
     str, int, int, int, tuple[Layout, ...], list[bytes], "Reply", str, Context, "int | None",
-    "Said | None",
+    "Said | None", "Signature",
 ]  # fmt: skip
 Said = tuple[str, str, int, "Reply | None"]
 """The other version's side: version, outcome, nanoseconds, reply."""
@@ -55,17 +55,25 @@ class Note:
     """A request under a split, until all is known of it. ``waits``: for how many things yet."""
 
     __slots__ = (
-        "_answer", "_key", "_notes", "_payload", "_request_id", "_said", "_split", "waits",
+        "_answer", "_key", "_notes", "_payload", "_request_id", "_said", "_signature", "_split",
+        "waits",
     )  # fmt: skip
 
     def __init__(
-        self, notes: Notes, request_id: str, payload: Payload, split: Split, key: bytes | None
+        self,
+        notes: Notes,
+        request_id: str,
+        payload: Payload,
+        split: Split,
+        key: bytes | None,
+        signature: Signature,
     ) -> None:
         self._notes = notes
         self._request_id = request_id
         self._payload = payload
         self._split = split
         self._key = key
+        self._signature = signature
         self._answer: tuple[int, int, Reply, str, Context] | None = None
         self._said: list[Said] = []
         self.waits = 1
@@ -106,11 +114,24 @@ class Note:
             return
         began, ns, reply, model, context = answer
         payload, notes = self._payload, self._notes
-        other = next((said for said in self._said if said[0] != context.version), None)
         notes.add(
             self._request_id, began, ns, payload.rows, payload.layout, payload.raws, reply, model,
-            context, self._key, other,
+            context, self._signature, self._key, self._other(context),
         )  # fmt: skip
+
+    def _other(self, context: Context) -> Said | None:
+        """The version that did not answer, as far as the two can be compared.
+
+        Where the answer was given in the candidate's place it is the same version's second one. If
+        its first, beside the candidate's, failed as well, both have: they are told apart by nothing.
+        """
+        other: Said | None = None
+        for said in self._said:
+            if said[0] != context.version:
+                other = said
+            elif said[1] != "ok" and context.fallback is not None:
+                return None
+        return other
 
 
 class Notes:
@@ -139,8 +160,6 @@ class Notes:
         self._lines: list[Line] = []
         self._held = 0
         self._contexts: dict[tuple[object, ...], Context] = {}
-        self._features: dict[str, tuple[str, ...]] = {}
-        self._halves: dict[str, frozenset[str]] = {}
         #: requests of which not all is known yet
         self.waiting: set[Note] = set()
         self._wall = wall
@@ -183,13 +202,6 @@ class Notes:
         self._contexts[key] = made
         return made
 
-    def names(self, model: str, signature: Signature) -> None:
-        """What the columns of a model's single tensor are called, and which outputs are BF16."""
-        self._features[model] = signature.feature_names
-        self._halves[model] = frozenset(
-            spec.name for spec in signature.outputs if spec.datatype == "BF16"
-        )
-
     # --- records
 
     def wants(self) -> bool:
@@ -207,6 +219,7 @@ class Notes:
         reply: Reply,
         model: str,
         context: Context,
+        signature: Signature,
         key: bytes | None = None,
         other: Said | None = None,
     ) -> None:
@@ -220,8 +233,11 @@ class Notes:
         hashed = None if key is None else self.hash(key)
         lines = self._lines
         lines.append(
-            (request_id, began, ns, rows, layout, raws, reply, model, context, hashed, other)
-        )
+            (
+                request_id, began, ns, rows, layout, raws, reply, model, context, hashed, other,
+                signature,
+            )
+        )  # fmt: skip
         if len(lines) >= GROUP or self._held > _HELD_BYTES:
             self.flush()
 
@@ -247,17 +263,30 @@ class Notes:
         self.flush()
 
     def _put(self, group: list[Line]) -> None:
-        model = group[0][7]
+        model, signature = group[0][7], group[0][11]
         try:
-            chunk = _chunk(
-                group, self._features.get(model, ()), self._halves.get(model, _NONE),
-                self._offset_ns,
-            )  # fmt: skip
-            self._ring.put([records.encode(chunk)], len(group))
+            encoded = records.encode(_chunk(group, signature, self._offset_ns))
+            size = self._ring.size
+            if len(encoded) > size // 4 and len(group) > 1:
+                half = len(group) // 2
+                self._put(group[:half])
+                self._put(group[half:])
+            elif len(encoded) > size // 2:
+                self._put_without_outputs(group[0])
+            else:
+                self._ring.put([encoded], len(group))
         except Exception:
             # Whatever it is: the caller has an answer, and must get it.
             self._ring.drop(len(group))
             log.exception("answered requests could not be noted", model=model)
+
+    def _put_without_outputs(self, line: Line) -> None:
+        """One request that the ring has no room for otherwise."""
+        chunk = _chunk([line], line[11], self._offset_ns)
+        chunk.outputs, chunk.output_raws = (), []
+        if chunk.other is not None:
+            chunk.other.outputs, chunk.other.raws, chunk.other.answered = (), [], []
+        self._ring.put([records.encode(chunk)], 1)
 
     def label(self, labels: list[Label]) -> bool:
         """Take in labels; False if there is no room for them now."""
@@ -268,14 +297,20 @@ class Notes:
 def _alike(lines: list[Line]) -> bool:
     """Whether all can be one chunk, as most of the time they can."""
     first = lines[0]
-    layout, model, outputs, shape = first[4], first[7], first[6].outputs, _shape(first[6])
+    layout, signature, outputs, shape = first[4], first[11], first[6].outputs, _shape(first[6])
+    model = first[7]
     for line in lines:
         reply = line[6]
         if reply.outputs is not outputs:
             outputs = reply.outputs
             if _shape(reply) != shape:
                 return False
-        if line[4] != layout or line[7] != model or line[10] is not None:
+        if (
+            line[4] != layout
+            or line[11] is not signature
+            or line[7] != model
+            or line[10] is not None
+        ):
             return False
     return True
 
@@ -287,7 +322,7 @@ def _groups(lines: list[Line]) -> list[list[Line]]:
         other = line[10]
         reply = None if other is None else other[3]
         key = (
-            line[7], tuple(map(id, line[4])), _shape(line[6]),
+            line[7], id(line[11]), tuple(map(id, line[4])), _shape(line[6]),
             None if reply is None else _shape(reply),
         )  # fmt: skip
         found = groups.get(key)
@@ -309,19 +344,18 @@ def _shape(reply: Reply) -> tuple[object, ...]:
     return found
 
 
-def _chunk(
-    lines: list[Line], features: tuple[str, ...], halves: frozenset[str], offset_ns: int
-) -> Chunk:
-    ids, began, ns, rows, layouts, raws, replies, models, contexts, keys, others = zip(
+def _chunk(lines: list[Line], signature: Signature, offset_ns: int) -> Chunk:
+    ids, began, ns, rows, layouts, raws, replies, models, contexts, keys, others, _ = zip(
         *lines, strict=True
     )
+    halves = frozenset(spec.name for spec in signature.outputs if spec.datatype == "BF16")
     listed, context = _told_once(contexts)
     layout = layouts[0]
     inputs = [b"".join(column) for column in zip(*raws, strict=True)] if layout else []
     outputs, output_raws = _outputs(list(replies), halves)
     return Chunk(
         models[0],
-        features,
+        signature.feature_names,
         listed,
         context,
         list(ids),

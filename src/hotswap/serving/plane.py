@@ -94,8 +94,9 @@ class WorkerLease:
         if notes is not None and (notes.all or notes.wants()):
             context = notes.plain(self.version, self._pinned)
             notes.add(
-                request_id, began, ns, rows, layout, raws, reply, self.model, context, self._key
-            )
+                request_id, began, ns, rows, layout, raws, reply, self.model, context,
+                self.signature, self._key,
+            )  # fmt: skip
         start, stop = reply.start, reply.stop
         return {name: array[start:stop] for name, array in reply.outputs}
 
@@ -182,8 +183,6 @@ class WorkerPlane:
         return int(self._epoch[index]) & REVISION_MASK
 
     def _route(self, table: RouteTable) -> Route:
-        if self.notes is not None and table.signature is not None:
-            self.notes.names(table.model, table.signature)
         arms = {entry.version: Arm(entry, self._linked(entry.hosts)) for entry in table.versions}
         split = table.split
         if split is None or table.signature is None:

@@ -81,7 +81,7 @@ class SplitLease:
                 plain = notes.plain(self.version, False)
                 notes.add(
                     request_id, began, _now_ns() - began, rows, payload.layout, payload.raws, reply,
-                    self.model, plain, self._key,
+                    self.model, plain, self.signature, self._key,
                 )  # fmt: skip
             return outputs_of(reply)
         key = self._key
@@ -95,7 +95,7 @@ class SplitLease:
         notes = plane.notes
         if notes is None or not notes.wants():
             return outputs_of(await self._answered(first, payload, deadline))
-        note = first.note = Note(notes, request_id, payload, split, key)
+        note = first.note = Note(notes, request_id, payload, split, key, self.signature)
         try:
             reply = await self._answered(first, payload, deadline)
             # Where both are asked it is the pairs that are told, or those that failed would be alone.

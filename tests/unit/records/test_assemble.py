@@ -127,6 +127,18 @@ def test_wide_tensors_are_lists_unless_columns_of_them_are_named() -> None:
     assert "input_x7" not in assemble(unnamed, Privacy(redacted=("x7",))).schema.names
 
 
+def test_inputs_that_do_not_fit_their_names_are_not_kept() -> None:
+    """Where some are secret: which of them is not known."""
+    given_ = chunk(
+        "a", features=("age", "ssn"), inputs=(Layout("x", "FP64", (3,)),),
+        raws=[np.arange(3.0).tobytes()],
+    )  # fmt: skip
+    assert "input_x2" in assemble(given_, Privacy()).schema.names
+    for privacy in (Privacy(redacted=("ssn",)), Privacy(columns=("age",)), Privacy(hashed=("b",))):
+        names = assemble(given_, privacy).schema.names
+        assert not [name for name in names if name.startswith("input_")]
+
+
 def test_labels_follow_one_another() -> None:
     """Each a microsecond later, after all that came before: the last can be told."""
     batch = assemble_labels(Labels(5, [Label("a", 0, 1.0), Label("a", 0, text="x")]), after_us=9)

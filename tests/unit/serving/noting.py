@@ -55,10 +55,9 @@ class Noting:
     ) -> None:
         layout, raws = self._encode(signature, inputs)
         rows = len(next(iter(inputs.values())))
-        self.notes.names(model, signature)
         self.notes.add(
             request_id, 1000, 5_000_000, rows, layout, raws, reply, model, context or self.plain,
-            **more,
+            signature, **more,
         )  # fmt: skip
 
     def chunks(self) -> list[Chunk]:

@@ -13,6 +13,7 @@ from hotswap.core.routing import WHOLE, Split
 from hotswap.ipc.frames import Failure
 from hotswap.ipc.records import Label, Labels, decode
 from hotswap.ipc.ring import Ring
+from hotswap.records.privacy import Privacy
 from hotswap.serving import notes as noted
 from hotswap.serving.notes import GROUP, Notes
 from tests.unit.serving.conftest import Rig, ask
@@ -106,6 +107,36 @@ def test_what_is_huge_is_left_out(noting: Noting, monkeypatch: pytest.MonkeyPatc
     lines = noting.lines()
     assert [sorted(dynamic(line)) for line in lines[:3]] == [["output_y"]] * 3
     assert sorted(dynamic(lines[3])) == ["input_x0", "input_x1", "output_y"]
+
+
+def test_large_outputs_are_put_in_piece_by_piece(tmp_path: Path) -> None:
+    """A group of them is more than a ring can hold; of one that is, the rest is kept."""
+    noting = Noting(tmp_path, 64 * 1024)
+    for number in range(7):
+        noting.add(TENSOR, floats((number, 0)), reply(y=np.zeros((1, 1500))), f"r{number}")
+    noting.add(TENSOR, floats((5, 0)), reply(y=np.zeros((1, 9000))), "huge",
+               other=("v2", "ok", 9000, reply(y=np.zeros((1, 9000)))))  # fmt: skip
+    lines = noting.lines()
+    assert noting.ring.dropped == 2  # the ring is full, then
+    assert [line["request_id"] for line in lines] == ["r0", "r1", "r2", "r3", "r4", "huge"]
+    assert [len(line.get("output_y", ())) for line in lines] == [1500] * 5 + [0]
+    assert (lines[5]["other_version"], lines[3].get("other_output_y")) == ("v2", None)
+
+
+def test_columns_are_called_as_they_were_for_the_request(noting: Noting) -> None:
+    """A model may get another signature while its requests are noted, or answered."""
+    before = signature([("x", "FP64", (-1, 2))], features=("age", "ssn"))
+    after = signature([("x", "FP64", (-1, 3))], features=("zip", "age", "ssn"))
+    swapped = signature([("x", "FP64", (-1, 2))], features=("ssn", "age"))
+    for number, given in enumerate((before, after, swapped, before)):
+        row = {"age": 30.0, "ssn": 123.0, "zip": 7.0}
+        values = [row[name] for name in given.feature_names]
+        noting.add(given, floats(tuple(values)), reply(), f"r{number}")
+    lines = noting.lines(Privacy(redacted=("ssn",)))
+    assert len(lines) == 4
+    for line in lines:
+        kept = {name: value for name, value in dynamic(line).items() if name.startswith("input_")}
+        assert kept == {"input_age": 30.0} | ({"input_zip": 7.0} if "input_zip" in kept else {})
 
 
 def test_requests_of_every_shape_and_version_in_one_group(noting: Noting) -> None:
@@ -362,6 +393,28 @@ async def test_a_pair_whose_other_side_fails(rig: Rig) -> None:
     await settled(rig)
     (line,) = noting.lines()
     assert (line["other_outcome"], line.get("other_output_y")) == ("error", None)
+
+
+@pytest.mark.parametrize(("both", "other"), [(False, "v2"), (True, None)])
+async def test_a_pair_of_which_the_answer_was_given_instead(
+    rig: Rig, both: bool, other: str | None
+) -> None:
+    """Stable's second answer stands for its first, unless that failed too: then there is no pair."""
+    stable, candidate = await rig.divide(weight=WHOLE, pair=True)
+    noting = recorded(rig)
+    rig.coins(0)
+
+    def once(number: int) -> Failure:
+        stable.fail = None
+        return Failure([number], "model", "no", "")
+
+    stable.fail = once if both else None
+    candidate.fail = lambda number: Failure([number], "model", "no", "")
+    assert await ask(rig.plane.lease("m", None, None), 1.0) == [2.0]
+    await settled(rig)
+    (line,) = noting.lines()
+    assert (line["version"], line["outcome"], line["other_version"]) == ("v1", "error", other)
+    assert line["fallback"]
 
 
 @pytest.mark.parametrize("more", [{"weight": 5_000}, {"weight": 5_000, "pair": True},
