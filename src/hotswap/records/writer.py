@@ -41,6 +41,37 @@ class Positions(msgspec.Struct, frozen=True):
     rings: dict[str, int]
 
 
+class _Whole:
+    """A file for Arrow that is written in one go, and all of it or none.
+
+    Arrow does not look how much of a piece was taken: on a disk that is nearly full it would go on
+    behind a hole.
+    """
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(data)
+        return len(data)
+
+    def put(self) -> None:
+        """Write what was given. Raises `OSError`: there is no room for the rest."""
+        pieces, self._pieces = self._pieces, []
+        left = memoryview(b"".join(pieces))
+        while left:
+            left = left[self._file.write(left) :]
+
+    def flush(self) -> None:
+        """Nothing is held back for long: see `put`."""
+
+    def close(self) -> None:
+        """The file is closed by who opened it."""
+
+
 class _Stream:
     """One open segment. ``size``: bytes that are whole."""
 
@@ -50,8 +81,10 @@ class _Stream:
         self.segment = segment
         self.opened = opened
         self.file: IO[bytes] = open(segment.path, "xb", buffering=0)  # noqa: SIM115 - held open
+        self._whole = _Whole(self.file)
         try:
-            self.writer = pa.ipc.new_stream(self.file, columns)
+            self.writer = pa.ipc.new_stream(self._whole, columns)
+            self._whole.put()
             self.size = self.file.tell()
         except BaseException:
             self.file.close()
@@ -62,6 +95,7 @@ class _Stream:
         """Raises `OSError`; what was half written is taken back."""
         try:
             self.writer.write_batch(batch, custom_metadata={_META: msgspec.json.encode(positions)})
+            self._whole.put()
             self.size = self.file.tell()
         except OSError:
             with contextlib.suppress(OSError):
@@ -73,6 +107,7 @@ class _Stream:
         with contextlib.suppress(OSError):
             if whole:
                 self.writer.close()
+                self._whole.put()
         with contextlib.suppress(OSError):
             self.file.close()
 

@@ -125,10 +125,9 @@ def full(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             view = memoryview(data).cast("B")
             fits = min(left[0], len(view))
             left[0] -= fits
-            os.write(self._fd, view[:fits])
-            if fits < len(view):
+            if len(view) and not fits:
                 raise OSError(28, "No space left on device")
-            return fits
+            return os.write(self._fd, view[:fits])  # in part, as the system does
 
         def tell(self) -> int:
             return os.lseek(self._fd, 0, os.SEEK_CUR)
@@ -166,7 +165,8 @@ def test_a_disk_that_is_full_leaves_whole_segments(
     whole.write("m", batch("b"), {"0.0": 8}, START)
     two = segments(tmp_path / "whole", "m")[0].path.stat().st_size
     whole.close()
-    for room in range(0, two, 37):
+    # The last piece of a batch is short: it must not be taken for written when there is room for some.
+    for room in sorted({*range(0, two, 37), *range(one - 24, one), *range(two - 24, two)}):
         root = tmp_path / str(room)
         writer = Writer(root, "run", START)
         written = []
