@@ -122,6 +122,10 @@ class DigestMismatch(LoadError):
     """The artifact's content is not what was registered."""
 
 
+class RegistryRefused(LoadError):
+    """The model registry refuses this: asked again it would say the same."""
+
+
 class StoreError(HotswapError):
     """The store cannot be used."""
 

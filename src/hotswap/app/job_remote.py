@@ -86,7 +86,7 @@ def look(request: LookRequest) -> list[Listed]:
 
 
 def tell(request: TellRequest) -> Told:
-    """Raises `Unavailable`, `LoadError` if the registry refuses."""
+    """Raises `Unavailable`, `RegistryRefused`, `LoadError` if it is not allowed."""
     registry = _registry(request.tracking_uri)
     return registry.tell(request.name, request.letter, request.stable, request.report)
 

@@ -42,7 +42,9 @@ class Asking(Protocol):
         ...
 
     async def tell(self, name: str, letter: Letter, report: str) -> Told:
-        """Tell it of a rollout, whose account stands at ``report``."""
+        """Tell it of a rollout, whose account stands at ``report``. Raises `RegistryRefused` for
+        what it will not take later either.
+        """
         ...
 
 

@@ -32,7 +32,14 @@ from hotswap.core.registry_wishes import (
 )
 from hotswap.core.rollout_views import RolloutView
 from hotswap.core.views import ModelView
-from hotswap.errors import Conflict, HotswapError, LoadError, NotFound, Unavailable
+from hotswap.errors import (
+    Conflict,
+    HotswapError,
+    LoadError,
+    NotFound,
+    RegistryRefused,
+    Unavailable,
+)
 from hotswap.ports import Clock
 
 log = structlog.get_logger("hotswap.registry")
@@ -166,13 +173,13 @@ class Followed:
                 answer = await self._asking.tell(
                     self.memory.name, letter, self._report(letter.rollout)
                 )
-            except Unavailable as exc:
-                self._say("tell", f"the registry could not be told: {exc}")
-                return
-            except HotswapError as exc:  # it refuses: saying it again would change nothing
+            except RegistryRefused as exc:  # saying it again would change nothing
                 self._say("tell", f"the registry did not take {_named(letter)}: {exc}")
                 await self._keep(told(self.memory, letter, None))
                 continue
+            except HotswapError as exc:  # an outage, or the process that tells died
+                self._say("tell", f"the registry could not be told: {exc}")
+                return
             self._said.pop("tell", None)
             moved = answer.stable if answer.moved else None
             if moved is not None and self.listed is not None:

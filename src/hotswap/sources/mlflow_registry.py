@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 from hotswap.core.registry_views import Fetched, Listed, Told
 from hotswap.core.registry_wishes import Letter
 from hotswap.core.uris import ModelReference, Place, check_allowed, parse_remote, scheme_of
-from hotswap.errors import BadInput, LoadError, MissingDependency, NotFound, Unavailable
+from hotswap.errors import (
+    BadInput,
+    LoadError,
+    MissingDependency,
+    NotFound,
+    RegistryRefused,
+    Unavailable,
+)
 from hotswap.sources import remote
 from hotswap.sources.copying import Progress
 from hotswap.sources.locate import locate
@@ -292,7 +299,9 @@ def _at_most(most: int) -> Iterator[None]:
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """MLflow's errors as ours: what cannot be asked is `Unavailable`, what it refuses `LoadError`."""
+    """MLflow's errors as ours: what cannot be asked is `Unavailable`, what it refuses
+    `RegistryRefused`, and what is not allowed, which may change, `LoadError`.
+    """
     try:
         yield
     except (BadInput, LoadError, NotFound, Unavailable, MissingDependency):
@@ -300,12 +309,9 @@ def _outages() -> Iterator[None]:
     except Exception as error:
         line = " ".join(str(error).split())[:300]
         status = getattr(error, "get_http_status_code", lambda: 500)()
-        if type(error).__name__ in ("MlflowException", "RestException") and status in (
-            400,
-            403,
-            404,
-        ):
-            raise LoadError(f"the registry refuses: {line}") from error
+        refused = {400: RegistryRefused, 403: LoadError, 404: RegistryRefused}.get(status)
+        if type(error).__name__ in ("MlflowException", "RestException") and refused is not None:
+            raise refused(f"the registry refuses: {line}") from error
         raise Unavailable(
             f"the registry cannot be asked: {type(error).__name__}: {line}"
         ) from error

@@ -14,7 +14,14 @@ from hotswap.control.registry_sync import RegistrySync
 from hotswap.core.registry_views import FollowedView, Listed, Told
 from hotswap.core.registry_wishes import Letter
 from hotswap.core.views import VersionView
-from hotswap.errors import Conflict, HotswapError, LoadError, StoreError, Unavailable
+from hotswap.errors import (
+    Conflict,
+    HotswapError,
+    LoadError,
+    RegistryRefused,
+    StoreError,
+    Unavailable,
+)
 from hotswap.stores.memory import MemoryStore
 from hotswap.testing.clock import ManualClock
 from hotswap.testing.fake_control import FakeControl
@@ -335,12 +342,32 @@ async def test_a_registry_that_refuses_is_not_pressed(writing: World) -> None:
     world.registry.set(stable="1", candidate="2")
     world.start()
     view = await world.look()
-    world.registry.refuses = LoadError("the registry refuses: not allowed")
+    world.registry.refuses = RegistryRefused("the registry refuses: no such version")
     await world.control.command_rollout(view.rollout or "", "promote")
     await world.until(lambda: world.sync._followed["m"].memory.verdicts)
     view = await world.look()
     assert view.unsent == ()
     assert world.registry.told == []
+
+
+@pytest.mark.parametrize(
+    "why", ["telling the registry failed: the job process", "not allowed (403)"]
+)
+async def test_what_is_no_refusal_is_told_later(writing: World, why: str) -> None:
+    """The process that tells died, or may not tell now: the verdict waits, over a restart too."""
+    world = writing
+    world.registry.set(stable="1", candidate="2")
+    world.start()
+    view = await world.look()
+    world.registry.refuses = LoadError(why)
+    await world.control.command_rollout(view.rollout or "", "promote")
+    await world.until(lambda: world.sync._followed["m"].memory.letters)
+    assert "promoted" in (await world.look()).unsent[0]
+    await world.restart()
+    assert "promoted" in (await world.look()).unsent[0]
+    world.registry.refuses = None
+    assert (await world.look()).unsent == ()
+    assert [letter.move_to for _, letter, _ in world.registry.told] == ["2"]
 
 
 async def test_a_store_that_fails_loses_nothing(

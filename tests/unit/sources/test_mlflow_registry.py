@@ -10,7 +10,7 @@ import pytest
 
 from hotswap.core.registry_wishes import Letter
 from hotswap.core.uris import ModelReference
-from hotswap.errors import BadInput, LoadError, Unavailable
+from hotswap.errors import BadInput, LoadError, RegistryRefused, Unavailable
 from hotswap.sources import mlflow_registry
 from hotswap.sources.mlflow_registry import MlflowRegistry, _at_most, _outages, _walk
 from hotswap.sources.remote import FetchLimits
@@ -188,19 +188,21 @@ def test_errors_are_told_apart() -> None:
             return self.status
 
     for status, kind in (
-        (400, LoadError),
-        (403, LoadError),
+        (400, RegistryRefused),
+        (404, RegistryRefused),
+        (403, LoadError),  # permissions come and go
         (503, Unavailable),
         (429, Unavailable),
     ):
-        with pytest.raises(kind), _outages():
+        with pytest.raises(kind) as caught, _outages():
             raise RestException(status)
+        assert type(caught.value) is kind
 
     class Refusing(Client):
         def set_model_version_tag(self, *_: Any) -> None:
-            raise RestException(403)
+            raise RestException(400)
 
-    with pytest.raises(LoadError, match="refuses"):
+    with pytest.raises(RegistryRefused, match="refuses"):
         MlflowRegistry(URI, Refusing()).tell(
             "m", Letter("r", "1", "failed"), "champion", "http://x"
         )
