@@ -162,7 +162,10 @@ class JobRunner:
             self._ending = asyncio.get_running_loop().call_later(self._keep_seconds, self._end)
         if answer.error is not None:
             raise _error(answer.error)
-        return msgspec.json.decode(answer.ok, type=kind)
+        try:
+            return msgspec.json.decode(answer.ok, type=kind)
+        except msgspec.DecodeError as error:
+            raise LoadError(f"{what} failed: its result cannot be read ({error})") from error
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
