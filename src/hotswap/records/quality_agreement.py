@@ -30,12 +30,14 @@ def agreement(
         f"SELECT s, c, count(*) FROM (SELECT {stable} AS s, {candidate} AS c FROM records WHERE {where}) "
         "WHERE s IS NOT NULL AND c IS NOT NULL GROUP BY ALL"
     ).fetchall()
-    if not rows:
-        return None
     counts: dict[tuple[str, str], int] = {}
     for ours, theirs, many in rows:
+        if not (_is_answer(ours) and _is_answer(theirs)):
+            continue
         key = text(ours), text(theirs)
         counts[key] = counts.get(key, 0) + many
+    if not counts:
+        return None
     seen: dict[str, int] = {}
     for (ours, theirs), many in counts.items():
         seen[ours] = seen.get(ours, 0) + many
@@ -59,8 +61,13 @@ def _answers(opened: Opened, answers: Answers, pair: tuple[str, str], task: str)
         prediction, chances = side_columns(answers, opened.columns, version)
         if prediction == "NULL" and chances != "NULL":
             prediction = f"list_position({chances}, list_max({chances})) - 1"
+        elif task == "regression":
+            # Whatever it was: numbers without a sign, or of few bits, cannot all be subtracted.
+            prediction = f"TRY_CAST({prediction} AS DOUBLE)"
         elif task == "binary" and answers.kind in ("DOUBLE", "FLOAT") and not answers.probabilities:
-            prediction = f"CAST(({prediction}) >= 0.5 AS INTEGER)"
+            # Not by isnan: files' statistics, which know of no NaN, would answer for the rows.
+            cut = f"CAST(({prediction}) >= 0.5 AS INTEGER)"
+            prediction = f"CASE WHEN isfinite({prediction}) THEN {cut} END"
         found.append(f"({prediction})")
     return found[0], found[1]
 
@@ -110,7 +117,8 @@ def rows_apart(
         "WITH apart AS (SELECT *, epoch_us(time) / 1e6 AS moment, "
         f"{stable} AS s, {candidate} AS c, {distance} AS d FROM records WHERE {where}) "
         'SELECT r.request_id, r."row", r.moment, r.s, r.c, r.d, l.label, l.label_text'
-        f"{', ' + shown if shown else ''} FROM (SELECT * FROM apart WHERE d > 0 "
+        # What is no number has no distance, and would be the farthest.
+        f"{', ' + shown if shown else ''} FROM (SELECT * FROM apart WHERE isfinite(d) AND d > 0 "
         f'ORDER BY d DESC, moment DESC, request_id, "row" LIMIT {_APART}) r '
         'LEFT JOIN labels l ON l.request_id = r.request_id AND l."row" = r."row" '
         'ORDER BY r.d DESC, r.moment DESC, r.request_id, r."row"'
@@ -129,11 +137,14 @@ def rows_apart(
     return tuple(found)
 
 
+def _is_answer(value: Any) -> bool:
+    """NaN and infinity are none."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _plain(value: Any) -> Any:
     """As JSON has it: what is no number is None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return value if _is_answer(value) else None
 
 
 __all__ = ["OTHER", "agreement", "rows_apart"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,8 @@ from hotswap.stats import auc, losses
 
 _CALIBRATION: Final = 10
 _RESIDUALS: Final = 30
+#: Residuals that differ by less of their size are alike.
+_ALIKE: Final = 1e-9
 _ROC: Final = 200
 _FEW: Final = 20
 
@@ -187,22 +190,37 @@ def _regression(rows: Rows, side: Answered, missing: int) -> Side:
     if not known.any():
         return Side(side.version, len(rows), missing, {})
     truth, guess = rows.numbers[known], given[known]
-    apart = guess - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    squares = float((apart**2).sum())
-    metrics = {
-        "mae": float(np.abs(apart).mean()),
-        "rmse": float(np.sqrt((apart**2).mean())),
-    }
-    if spread > 0:
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large cannot be told
+        apart = guess - truth
+        spread = float(((truth - truth.mean()) ** 2).sum())
+        squares = float((apart**2).sum())
+        metrics = {
+            "mae": float(np.abs(apart).mean()),
+            "rmse": float(np.sqrt((apart**2).mean())),
+        }
+    if 0 < spread < math.inf:
         metrics["r2"] = 1.0 - squares / spread
+    told = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return Side(side.version, len(rows), missing, told, None, (), _residuals(apart))
+
+
+def _residuals(apart: Floats) -> tuple[Bin, ...]:
+    """Bins of equal width, the farthest hundredth in the outermost; empty if it cannot be told."""
+    if not np.isfinite(apart).all():
+        return ()
     low, high = np.quantile(apart, [0.005, 0.995]).tolist()
-    counts, edges = np.histogram(np.clip(apart, low, high), bins=_RESIDUALS)
-    bins = tuple(
+    cut = np.clip(apart, low, high)
+    largest = max(abs(low), abs(high))
+    if not math.isfinite(high - low):
+        return ()
+    if high - low <= _ALIKE * largest:  # all of it is rounding: too little to be divided
+        half = max(0.5, _ALIKE * largest)
+        low, high = low - half, high + half
+    counts, edges = np.histogram(cut, bins=_RESIDUALS, range=(low, high))
+    return tuple(
         Bin(float(edges[at]), float(edges[at + 1]), int(n), float((edges[at] + edges[at + 1]) / 2))
         for at, n in enumerate(counts.tolist())
     )
-    return Side(side.version, len(rows), missing, metrics, None, (), bins)
 
 
 __all__ = ["classes_of", "measured", "task_of", "text"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -163,10 +164,16 @@ def _matrix(column: pa.ChunkedArray) -> Floats | None:
     made = np.full((len(column), size), np.nan)
     flat = pc.list_flatten(column.filter(fits)).cast(pa.float64()).to_numpy()
     made[fits.to_numpy()] = flat.reshape(-1, size)
+    made[~np.isfinite(made).all(axis=1)] = np.nan
     return made[::-1]
 
 
 def _side(version: str, predictions: Array, matrix: Floats | None) -> Answered:
+    # NaN and infinity are no answer.
+    predictions = _objects([
+        None if isinstance(each, float) and not math.isfinite(each) else each
+        for each in predictions
+    ])  # fmt: skip
     if matrix is not None and all(each is None for each in predictions) and len(matrix):
         known: Array = np.logical_not(np.isnan(matrix).any(axis=1))
         best = np.nan_to_num(matrix, nan=-1.0).argmax(axis=1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
@@ -297,3 +299,72 @@ def test_a_failed_attempt_is_not_the_time_of_who_answered_instead(tmp_path: Path
     found = judge(tmp_path).sides[0].latency
     assert found is not None
     assert (found.n, found.p99 < 100.0) == (10, True)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e300])
+def test_numbers_that_are_none_are_no_difference(tmp_path: Path, odd: float) -> None:
+    """Not of a prediction, nor of a label's side; the report can be told as JSON."""
+    y = np.arange(300.0) + 0.5
+    stable, candidate = y.copy(), y + 1.0
+    stable[:3], candidate[2:5] = odd, -odd
+    label(tmp_path, records(tmp_path, {"predict": stable}, {"predict": candidate}), y.tolist())
+    quality = judge(tmp_path)
+    assert msgspec.json.decode(msgspec.json.encode(quality), type=Quality).apart == quality.apart
+    assert all(np.isfinite(each.apart) for each in quality.apart)
+    if not np.isfinite(odd):
+        assert {each.apart for each in quality.apart} == {1.0}
+        assert quality.agreement is not None
+        assert (quality.agreement.n, quality.agreement.same) == (295, 0)
+        assert [side.missing for side in quality.sides] == [3, 3]
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_probabilities_that_are_none_are_no_difference(tmp_path: Path, odd: float) -> None:
+    """And a class that is no number is no class."""
+    y, good, bad = binary(16, 300)
+    given, other = outputs(good), outputs(bad)
+    given["predict_proba"][:3] = odd
+    given["predict"] = [float("nan")] * 3 + [float(each) for each in given["predict"][3:]]
+    other["predict"] = [float(each) for each in other["predict"]]
+    label(tmp_path, records(tmp_path, given, other), y.tolist())
+    quality = judge(tmp_path)
+    assert msgspec.json.decode(msgspec.json.encode(quality), type=Quality).apart == quality.apart
+    assert all(0.0 < each.apart <= 1.0 for each in quality.apart)
+    assert quality.agreement is not None
+    assert (quality.agreement.n, quality.agreement.classes) == (297, ("0", "1"))
+
+
+def test_a_score_that_is_none_is_of_no_class(tmp_path: Path) -> None:
+    """NaN is not above one half."""
+    y, good, bad = binary(17, 300)
+    good[:4] = np.nan
+    label(tmp_path, records(tmp_path, {"predict": good}, {"predict": bad}), y.tolist())
+    quality = judge(tmp_path)
+    assert (quality.task, quality.sides[0].missing) == ("binary", 4)
+    assert quality.agreement is not None
+    assert quality.agreement.n == 296
+
+
+@pytest.mark.parametrize("numbers", ["uint64", "int8", "str"])
+def test_numbers_of_any_type_are_subtracted(tmp_path: Path, numbers: str) -> None:
+    """Without a sign, of few bits, or written as text."""
+    y = np.arange(100.0)
+    said = [(y % 100).astype(numbers).tolist(), ((y + 27) % 127).astype(numbers).tolist()]
+    kind = pa.string() if numbers == "str" else getattr(pa, numbers)()
+    given, other = ({"predict": pa.array(each, kind)} for each in said)
+    label(tmp_path, records(tmp_path, given, other), (y + 0.5).tolist())
+    quality = judge(tmp_path)
+    assert quality.task == "regression"
+    assert quality.agreement is not None
+    assert quality.agreement.apart["max"] == 27.0
+    assert quality.apart[0].apart == 27.0
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e12])
+def test_residuals_that_are_nearly_all_alike_are_one_bin(tmp_path: Path, scale: float) -> None:
+    """What rounding leaves of a constant is not divided."""
+    y = np.array([1.0, 2.0, 3.25, 10.0]) * scale + 0.5 * (scale > 1.0)
+    said = y + 0.3 * scale
+    label(tmp_path, records(tmp_path, {"predict": said}, {"predict": said * 1.0001}), y.tolist())
+    for side in judge(tmp_path).sides:
+        assert sum(each.n for each in side.residuals) == 4
