@@ -243,12 +243,23 @@ class Followed:
             await self._stop(wish)
             return stopped(self.memory)
         await self._registered(wish.version)
-        if isinstance(wish, Activate):
-            await self._control.switch(self.memory.model, wish.version, replace=wish.replace)
+        now = await self._still(wish)
+        if now is None:
+            return self.memory
+        if isinstance(now, Activate):
+            await self._control.switch(self.memory.model, now.version, replace=now.replace)
             log.info("the registry's stable version is active", model=self.memory.model,
-                     version=wish.version)  # fmt: skip
-            return activated(self.memory, wish.version)
-        return await self._try(wish)
+                     version=now.version)  # fmt: skip
+            return activated(self.memory, now.version)
+        return await self._try(now)
+
+    async def _still(self, wish: Activate | Try) -> Activate | Try | None:
+        """The wish as it is now, None if it is another one: to fetch the version may have taken
+        minutes, and a rollout that was started by hand meanwhile must not give way.
+        """
+        listed = self.listed or Listed(self.memory.name)
+        now = next_step(listed, self.memory, await self._local()).wish
+        return now if isinstance(now, Activate | Try) and _same(now, wish) else None
 
     async def _try(self, wish: Try) -> Memory:
         memory = self.memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,8 +68,12 @@ class Control(FakeControl):
     def __init__(self) -> None:
         super().__init__()
         self.broken: dict[str, HotswapError] = {}
+        #: what a person does while the version of that uri is fetched
+        self.meanwhile: dict[str, Callable[[], Awaitable[object]]] = {}
 
     async def register(self, model: str, uri: str, **more: Any) -> VersionView:
+        if uri in self.meanwhile:
+            await self.meanwhile.pop(uri)()
         if uri in self.broken:
             raise self.broken[uri]
         known = self.table.get(model)
@@ -213,6 +217,32 @@ async def test_a_rollout_that_was_not_remembered_is_found_again(
     await world.restart()
     assert (await world.look()).rollout == second
     assert len(world.done("start_rollout")) == 2
+
+
+@pytest.mark.parametrize("alias", ["stable", "candidate"])
+async def test_a_rollout_started_while_a_version_is_fetched_is_not_touched(
+    world: World, alias: str
+) -> None:
+    """What was decided before a long download is decided again after it."""
+    world.registry.set(stable="1", candidate="2")
+    world.start()
+    await world.look()
+
+    async def by_hand() -> None:
+        body = {"model": "m", "version": "2", "strategy": "canary", "steps": [50]}
+        await world.control.start_rollout({**body, "on_running": "replace", "force": True})
+
+    world.control.meanwhile["models:/m/3"] = by_hand
+    world.registry.set(**{alias: "3"})
+    view = await world.look()
+    assert world.control.views["r-2"].phase == "Progressing"
+    assert len(world.control.views) == 2
+    assert (world.active, view.problems) == ("1", ())
+    assert "rollout r-2 runs" in view.notes[0]
+    await world.control.command_rollout("r-2", "abort")
+    await world.look()
+    assert (world.active == "3") is (alias == "stable")
+    assert ("r-3" in world.control.views) is (alias == "candidate")
 
 
 async def test_two_names_that_become_one_are_not_mixed(world: World) -> None:
