@@ -50,8 +50,21 @@ ROLLOUT: Final[dict[str, Any]] = {
     "bake_seconds": 5,
     "watch_seconds": 0,
 }
+_MLFLOW: Final = "mlflow"
+_STATE: Final = "state"
 #: MLflow would start eight more processes for jobs, which nothing here has.
 _NO_JOBS: Final = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def cleared(folder: Path) -> Path:
+    """``folder``, made if need be, without what an earlier demo left in it: the rest may be the
+    user's own.
+    """
+    folder = folder.absolute()
+    for name in (_MLFLOW, _STATE):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class Tracking:
@@ -106,7 +119,7 @@ class FollowingServer(DemoServer):
         settings = self._folder / "server.yaml"
         wanted = {
             "host": self.host, "port": self.port, "control_port": self.control_port,
-            "state_dir": str(self._folder / "state"), "registry": "mlflow",
+            "state_dir": str(self._folder / _STATE), "registry": "mlflow",
             "tracking_uri": self._tracking, "registry_poll_seconds": POLL_SECONDS,
             "registry_write": True, "registry_rollout": ROLLOUT,
         }  # fmt: skip
@@ -166,7 +179,7 @@ class Play:
     def __init__(self, console: Console, folder: Path) -> None:
         self._console = console
         self._folder = folder
-        self._tracking = Tracking(folder / "mlflow")
+        self._tracking = Tracking(folder / _MLFLOW)
         self.server = FollowingServer(folder, self._tracking.url)
 
     def _title(self, text: str) -> None:
@@ -292,13 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     given = parser.parse_args(arguments)
     console = Console(file=sys.stdout)
-    folder = given.folder.absolute()
     try:
         if importlib.util.find_spec("mlflow.server") is None:
             raise MissingDependency("the demo starts a server of MLflow's: pip install mlflow")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return asyncio.run(Play(console, folder).run(exit=given.exit))
+        return asyncio.run(Play(console, cleared(given.folder)).run(exit=given.exit))
     except HotswapError as problem:
         console.print(f"The demo failed: {problem}", style="red", markup=False, soft_wrap=True)
         return 1
