@@ -62,7 +62,7 @@ def measure(
             "are answered (--records on)"
         )
     _check_column(opened, by, hidden)
-    found = answer_columns.of(opened.columns)
+    found = answer_columns.seen(opened)
     notes: list[str] = []
     pair = _pair(opened, versions, stable)
     if pair is None:
@@ -174,7 +174,7 @@ def _labelled(
 def _task_of_answers(found: Answers) -> str:
     """Without labels: by what the outputs are."""
     if found.classifies or found.kind not in ("DOUBLE", "FLOAT"):
-        return "binary" if found.probabilities else "multiclass"
+        return "binary" if found.classes == 2 else "multiclass"
     return "regression"
 
 

@@ -368,3 +368,43 @@ def test_residuals_that_are_nearly_all_alike_are_one_bin(tmp_path: Path, scale: 
     label(tmp_path, records(tmp_path, {"predict": said}, {"predict": said * 1.0001}), y.tolist())
     for side in judge(tmp_path).sides:
         assert sum(each.n for each in side.residuals) == 4
+
+
+@pytest.mark.parametrize("name", ["interval", "other"])
+def test_a_list_of_numbers_is_no_list_of_probabilities(tmp_path: Path, name: str) -> None:
+    """An interval beside a number, whatever its ends are."""
+    y = np.random.default_rng(18).random(300)
+    ends = np.stack([y - 0.2, y + 0.3], axis=1)
+    given = {"predict": y + 0.1, name: ends}
+    label(tmp_path, records(tmp_path, given, {"predict": y + 0.2, name: ends}), y.tolist())
+    quality = judge(tmp_path)
+    assert quality.task == "regression"
+    assert [side.metrics["mae"] for side in quality.sides] == pytest.approx([0.1, 0.2])
+    assert quality.apart[0].apart == pytest.approx(0.1)
+
+
+def test_probabilities_of_any_name_are_known_by_their_sum(tmp_path: Path) -> None:
+    """Where some are none, too; and beside a list that is something else."""
+    y, good, bad = binary(19, 400)
+    given, other = ({"embedding": np.tile([3.0, -1.0], (400, 1)),
+                     "scores": outputs(each)["predict_proba"]} for each in (good, bad))  # fmt: skip
+    given["scores"][0] = np.nan
+    label(tmp_path, records(tmp_path, given, other), y.tolist())
+    quality = judge(tmp_path)
+    assert quality.task == "binary"
+    assert "log_loss" in quality.sides[1].metrics
+
+
+@pytest.mark.parametrize(("classes", "task"), [(2, "binary"), (3, "multiclass")])
+def test_without_labels_classes_are_counted_by_the_probabilities(
+    tmp_path: Path, classes: int, task: str
+) -> None:
+    """Of more than two the last has no part of its own in what differs."""
+    chances = np.random.default_rng(20).dirichlet([1.0] * classes, (2, 50))
+    given, other = (
+        {"predict": each.argmax(axis=1).tolist(), "predict_proba": each} for each in chances
+    )
+    records(tmp_path, given, other)
+    quality = judge(tmp_path)
+    assert quality.task == task
+    assert ({each.apart for each in quality.apart} == {1.0}) == (classes == 3)
