@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hotswap.core.naming import STAGING
 from hotswap.errors import ConfigError
 
 # Not the name of a state directory's lock: only folders with this one are ever swept.
@@ -20,7 +21,9 @@ _ROOT_LENGTH = 76
 
 @contextlib.contextmanager
 def locked(state_dir: Path) -> Iterator[None]:
-    """One server or engine on a state directory. Raises `ConfigError` if there is another."""
+    """One server or engine on a state directory, which is swept first. Raises `ConfigError` if
+    there is another.
+    """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         file = open(state_dir / "lock", "a+")  # noqa: SIM115 - held until the end
@@ -43,7 +46,16 @@ def locked(state_dir: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+        _sweep_staging(state_dir)
         yield
+
+
+def _sweep_staging(state_dir: Path) -> None:
+    """Remove versions that a killed server had half taken in. Nobody is at work on them now, even
+    if a process has the id in their name: in a container ids come again.
+    """
+    for left in (state_dir / "artifacts").glob(f"{STAGING}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _lock(descriptor: int) -> None:

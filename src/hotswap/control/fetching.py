@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from hotswap.control.jobs import JobRunner
+from hotswap.core.naming import STAGING
 from hotswap.core.registry_views import Fetched
 from hotswap.errors import LoadError, StoreError
 
@@ -51,7 +52,7 @@ class Fetching:
         `NotFound`, `Unavailable`, `StoreError`.
         """
         # Named like the jobs' own, by this process's id: what is left by a kill is swept.
-        private = self._state_dir / "artifacts" / f".staging-{os.getpid()}-{secrets.token_hex(8)}"
+        private = self._state_dir / "artifacts" / f"{STAGING}{os.getpid()}-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(private.mkdir, 0o700, parents=True)
         except OSError as error:

@@ -9,6 +9,8 @@ from typing import Final
 from hotswap.errors import BadInput
 
 LONGEST: Final = 128
+#: How folders begin that a version is fetched or copied into before it has its name.
+STAGING: Final = ".staging-"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PARTS: Final = re.compile(r"[0-9]+|[^0-9]+")
 _SEMVER_PRE: Final = re.compile(r"[vV]?[0-9]+\.[0-9]+\.[0-9]+(-)(?=.)", re.DOTALL)

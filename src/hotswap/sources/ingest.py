@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hotswap.core.naming import STAGING
 from hotswap.core.spec import Artifact, Ingested, ManifestEntry, VersionSettings
 from hotswap.errors import BadInput, ConfigError, DigestMismatch, LoadError, StoreError
 from hotswap.sources import archive, copying, manifest, settings
@@ -30,7 +31,6 @@ Find = Callable[[Path, "str | None"], "tuple[Runtime, str]"]
 """Chooses the runtime for a folder (``plugins.find_runtime``): (folder, wanted name or None)."""
 
 ARTIFACTS: Final = "artifacts"
-_STAGING: Final = ".staging-"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _PACKED: Final = ("model.tar.gz", "model.tgz")
 _WINDOWS: bool = os.name == "nt"
@@ -248,14 +248,15 @@ def _hidden_below(store: Path, path: Path) -> bool:
 def staging(state_dir: Path, name: str) -> Iterator[Path]:
     """A private new folder called ``name`` (errors quote it) on the artifacts' file system.
 
-    It is removed at the end, and so is what a killed process left. An `OSError` within becomes
+    It is removed at the end, and so is what a killed process left, unless another process has
+    its id now: that goes when the next server begins (`hotswap.app.folders`). An `OSError` within becomes
     a `StoreError` about the state directory.
     """
     with _store_errors(state_dir):
         store = state_dir / ARTIFACTS
         store.mkdir(parents=True, exist_ok=True)
         _sweep(store)
-        private = store / f"{_STAGING}{os.getpid()}-{secrets.token_hex(8)}"
+        private = store / f"{STAGING}{os.getpid()}-{secrets.token_hex(8)}"
         private.mkdir(mode=0o700)
         try:
             staged = private / (name.lstrip(".") or "model")
@@ -268,8 +269,8 @@ def staging(state_dir: Path, name: str) -> Iterator[Path]:
 def _sweep(store: Path) -> None:
     """Remove what a killed process left."""
     for item in store.iterdir():
-        if item.name.startswith(_STAGING):
-            pid = item.name.removeprefix(_STAGING).partition("-")[0]
+        if item.name.startswith(STAGING):
+            pid = item.name.removeprefix(STAGING).partition("-")[0]
             if pid.isdigit() and not _alive(int(pid)):
                 shutil.rmtree(item, ignore_errors=True)
 

@@ -214,6 +214,22 @@ def test_only_left_runtime_folders_are_swept(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["hotswap-state"]
 
 
+def test_what_a_killed_server_was_taking_in_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    """By whatever process id: in a container the next server may have the same one."""
+    from hotswap.app.folders import locked
+
+    artifacts = tmp_path / "artifacts"
+    left = artifacts / f".staging-{os.getpid()}-0123456789abcdef"
+    (left / "model").mkdir(parents=True)
+    (artifacts / ("ab" * 32)).mkdir()
+    with locked(tmp_path):
+        assert [each.name for each in artifacts.iterdir()] == ["ab" * 32]
+        left.mkdir()
+        with pytest.raises(ConfigError, match="in use"), locked(tmp_path):
+            pass
+        assert left.is_dir(), "only who has the state directory sweeps it"
+
+
 def test_work_in_the_background_gets_its_priority_back() -> None:
     """What runs in the background yields meanwhile, and afterwards no thread of it still does."""
     script = """
