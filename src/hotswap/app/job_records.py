@@ -11,9 +11,6 @@ from hotswap.core.label_evidence import Cohort, Labels
 from hotswap.core.quality_views import Quality
 from hotswap.errors import Unavailable
 
-#: Records from before a stretch that are looked at for ids that several requests carry, in seconds.
-_BEFORE = 3600.0
-
 
 class CohortRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="cohort"):
     """Count the labels of one stretch of a rollout's requests: see `hotswap.records.cohorts.count`.
@@ -34,12 +31,14 @@ def count_cohort(request: CohortRequest) -> Labels:
     """The evidence with that stretch."""
     import duckdb
 
-    from hotswap.records import cohorts, dataset
+    from hotswap.records import cohorts, dataset, labelled_rows
 
     cohort = request.cohort
+    # Ids that several requests carry are looked for as far back as a label may be meant for.
+    since = cohort.since - cohort.maturity - labelled_rows.EARLY
     # Of keyed traffic each key's first request of the whole test counts.
-    split = set(cohort.weights) - set(cohort.paired)
-    since = request.began if split else max(request.began, cohort.since - _BEFORE)
+    if set(cohort.weights) - set(cohort.paired) or "reward" in cohort.keys:
+        since = min(since, request.began)
     for verify in (False, True):
         with dataset.open(
             Path(request.root), request.model, since=since, location=request.location, verify=verify

@@ -115,7 +115,9 @@ def _shown(labels: Labels, key: str, margin: float) -> float:
     found = differences.promotion_evidence(counts, margin) if counts else 0.0
     cells = value_cells(labels, key)
     if cells:
-        found += means.promotion_evidence(cells, labels.means.get(key, 0.5), margin)
+        # Any fixed number will do to bet around; that of the plain loss is near.
+        around = labels.means.get(key.partition("*")[0], 0.5)
+        found += means.promotion_evidence(cells, around, margin)
     return found
 
 

@@ -153,8 +153,8 @@ def scaled_difference(
 def freeze_scale(stable_losses: npt.ArrayLike) -> float:
     """A scale for an unbounded loss: the 99th percentile of stable's, above 0; once, beforehand.
 
-    Rank statistics do not care for outliers: one wild row in a thousand moves it little, and is
-    cut at ±1 later. Needs `ENOUGH` losses, else `ValueError`; missing ones are left out. If nearly
+    Rank statistics do not care for outliers: it is one of the losses, and one wild row in a hundred
+    is not it; that is cut at ±1 later. Needs `ENOUGH` losses, else `ValueError`; missing ones are left out. If nearly
     all are 0 it is the largest, and if all are, 1.
 
     Take losses from before the rollout. Else the rows that it was frozen from must be left out of
@@ -172,7 +172,7 @@ def freeze_scale(stable_losses: npt.ArrayLike) -> float:
         )
     if losses.min() < 0.0:
         raise ValueError(f"A loss is 0 at least, not {losses.min()}.")
-    scale = float(np.quantile(losses, 0.99)) or float(losses.max())
+    scale = float(np.quantile(losses, 0.99, method="lower")) or float(losses.max())
     return scale or 1.0
 
 
