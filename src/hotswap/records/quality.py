@@ -20,6 +20,7 @@ from hotswap.records.quality_coverage import coverage, latency
 from hotswap.records.quality_differences import ALPHA, chances_of, compare
 from hotswap.records.quality_metrics import classes_of, measured, task_of, text
 from hotswap.records.quality_rows import MOST, Answered, Array, Rows, as_numbers, read
+from hotswap.records.quality_texts import without_texts
 from hotswap.stats import differences, losses
 
 _GROUPS: Final = 10
@@ -74,7 +75,7 @@ def measure(
         coverage=coverage(opened, mature_before),
         first=ends[1],
         last=ends[2],
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
         skipped=tuple(opened.skipped),
     )
 
@@ -134,7 +135,7 @@ def _both(
         f"((version = {a} AND other_version = {b}) OR (version = {b} AND other_version = {a})) "
         f"AND {_ASKED_BOTH}"
     )
-    rows = _labelled(opened, found, pair, where, by)
+    rows = _labelled(opened, found, pair, where, by, notes)
     task = task_of(rows) or _task_of_answers(found)
     _note(rows, notes)
     sides = tuple(
@@ -162,9 +163,14 @@ def _both(
 
 
 def _labelled(
-    opened: Opened, found: Answers, versions: Sequence[str], where: str, by: str | None
+    opened: Opened,
+    found: Answers,
+    versions: Sequence[str],
+    where: str,
+    by: str | None,
+    notes: list[str],
 ) -> Rows:
-    rows = read(opened, found, versions, where, by)
+    rows = without_texts(read(opened, found, versions, where, by), found, notes)
     if any(side.chances is not None for side in rows.sides):
         rows.classes = quality_classes.names(rows)
         rows.places = quality_classes.places(rows)
@@ -196,7 +202,7 @@ def _each(
     segments: tuple[Segment, ...] = ()
     for version in sorted(named[:_ALONE], key=natural_key):
         where = f"version = {quoted(version)}"
-        rows = _labelled(opened, found, (version,), where, by)
+        rows = _labelled(opened, found, (version,), where, by, notes)
         own = task_of(rows)
         task = task or own
         _note(rows, notes)
@@ -226,9 +232,8 @@ def _note(rows: Rows, notes: list[str]) -> None:
         notes.append(f"Only the newest {MOST:,} labelled rows are looked at.")
     texts = int(np.isnan(rows.numbers).sum())
     if 0 < texts < len(rows):
-        notes.append(
-            f"{texts:,} labels are texts and the others numbers: classes are compared as text."
-        )
+        some = "1 label is a text" if texts == 1 else f"{texts:,} labels are texts"
+        notes.append(f"{some} and the others numbers: classes are compared as text.")
 
 
 # --- segments

@@ -50,10 +50,11 @@ class Answered:
 
 @dataclass
 class Rows:
-    """``labels``: numbers or texts. ``times``: Unix. ``names``: request and row, for chances that
-    depend on nothing else. ``segment``: the values of the column that was asked for. ``classes``
-    are those of the probabilities, and ``places`` each label's among them (−1 for none); None
-    where no side has probabilities (see `hotswap.records.quality_classes`).
+    """``labels``: numbers or texts; ``numbers``: the same, NaN for texts. ``times``: Unix. ``names``:
+    request and row, for chances that depend on nothing else. ``segment``: the values of the column
+    that was asked for. ``classes`` are those of the probabilities, and ``places`` each label's among
+    them (−1 for none); None where no side has probabilities (see
+    `hotswap.records.quality_classes`).
     """
 
     times: Floats
@@ -67,7 +68,8 @@ class Rows:
     places: Array | None = None
 
     def __post_init__(self) -> None:
-        self.numbers = as_numbers(self.labels)
+        numbers = as_numbers(self.labels)
+        self.numbers = np.where(np.isfinite(numbers), numbers, np.nan)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,6 +81,17 @@ class Rows:
             found: Array = self.places == 1
             return found
         return None if np.isnan(self.numbers).any() else self.numbers >= 0.5
+
+    def take(self, at: Array) -> Rows:
+        """Some of the rows, before their classes are named."""
+        return Rows(
+            self.times[at],
+            [self.names[each] for each in at.tolist()],
+            self.labels[at],
+            tuple(side.take(at) for side in self.sides),
+            None if self.segment is None else self.segment[at],
+            self.cut,
+        )
 
 
 def as_numbers(values: Sequence[Any] | Array) -> Floats:

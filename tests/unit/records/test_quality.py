@@ -408,3 +408,42 @@ def test_without_labels_classes_are_counted_by_the_probabilities(
     quality = judge(tmp_path)
     assert quality.task == task
     assert ({each.apart for each in quality.apart} == {1.0}) == (classes == 3)
+
+
+@pytest.mark.parametrize("odd", ["n/a", "nan", "inf"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_label_that_is_no_number_is_left_out_of_numbers(
+    tmp_path: Path, odd: str, whole: bool
+) -> None:
+    """One typing error is no reason to compare amounts as words; it is said."""
+    y = np.arange(300) + (0 if whole else 0.5)
+    ids = records(tmp_path, {"predict": y + 1}, {"predict": y + 2})
+    label(tmp_path, ids, [odd, *y[1:].tolist()])
+    quality = judge(tmp_path)
+    assert quality.task == "regression"
+    assert [(side.n, side.metrics["mae"]) for side in quality.sides] == [(299, 1.0), (299, 2.0)]
+    assert quality.notes == (
+        "1 label is a text where predictions are numbers: its row is left out.",
+    )
+    assert {each.metric for each in quality.differences} == {"mae", "mse"}
+
+
+def test_scores_with_a_label_that_is_no_number(tmp_path: Path) -> None:
+    """They are still cut at one half."""
+    y, good, _ = binary(21, 300)
+    label(tmp_path, records(tmp_path, {"predict": good}), ["?", "?", *y[2:].tolist()])
+    quality = judge(tmp_path)
+    assert quality.task == "binary"
+    assert quality.sides[0].metrics["accuracy"] == pytest.approx(((good >= 0.5) == y)[2:].mean())
+    assert "2 labels are texts where predictions are numbers: their rows are left out." in (
+        quality.notes
+    )
+
+
+def test_classes_may_have_names_and_numbers(tmp_path: Path) -> None:
+    """Where they are whole numbers a class without one may be meant; so where most are texts."""
+    ids = records(tmp_path, {"predict": [0, 1, 2] * 50})
+    label(tmp_path, ids, ["unknown", *[0.0, 1.0, 2.0] * 49, 1.0, 2.0])
+    quality = judge(tmp_path)
+    assert (quality.task, quality.sides[0].n) == ("multiclass", 150)
+    assert quality.notes[-1].startswith("1 label is a text and the others numbers")
