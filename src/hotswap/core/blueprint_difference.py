@@ -10,6 +10,7 @@ import msgspec
 from hotswap.core.blueprint import Blueprint, Gate, WantedModel, WantedVersion, key_of
 from hotswap.core.naming import natural_key
 from hotswap.core.rollout_views import RolloutView
+from hotswap.core.uris import may_name
 from hotswap.core.views import ModelView, VersionView
 
 #: What changes a server.
@@ -97,13 +98,25 @@ def _version(view: ModelView, version: str, wanted: WantedVersion, content: str)
             f"({_short(content)}, registered {_short(there.digest)}): versions never change, so "
             "give it another id",
         )
-    if wanted.runtime not in (None, there.runtime):
+    if not content and not _came_from(there, wanted):
         return action(
             "refused",
-            f"{version} is registered with the runtime {there.runtime}, not {wanted.runtime}: "
+            f"{version} is registered from {there.uri}, not {wanted.uri}: versions never change, so "
+            "give it another id, or leave out all that the file says of it",
+        )
+    runtime = wanted.compile or wanted.runtime  # converted, it runs in another than the original
+    if runtime not in (None, there.runtime):
+        return action(
+            "refused",
+            f"{version} is registered with the runtime {there.runtime}, not {runtime}: "
             "versions never change, so give it another id",
         )
     return action("keep", f"registered, {_short(there.digest)}{_kept(there, wanted)}")
+
+
+def _came_from(there: VersionView, wanted: WantedVersion) -> bool:
+    """Whether it may be what the file means, where only its uri can tell."""
+    return not wanted.uri or not there.uri or may_name(wanted.uri, there.uri)
 
 
 def _kept(there: VersionView, wanted: WantedVersion) -> str:

@@ -84,6 +84,25 @@ def parse_remote(uri: str) -> Place | ModelReference:
     )
 
 
+def may_name(uri: str, recorded: str) -> bool:
+    """Whether ``uri`` may name what was registered from ``recorded``. An alias may have stood for
+    any version of its model; two paths say nothing, since each may be of another machine.
+
+    >>> may_name("models:/m@champion", "models:/m/3"), may_name("models:/m/4", "models:/m/3")
+    (True, False)
+    """
+    if not is_remote(uri) and not is_remote(recorded):
+        return True
+    try:
+        one, other = parse_remote(uri), parse_remote(recorded)
+    except BadInput:
+        return uri == recorded
+    if isinstance(one, ModelReference) and isinstance(other, ModelReference):
+        numbers = {int(each.version) for each in (one, other) if each.version is not None}
+        return one.name == other.name and len(numbers) <= 1
+    return one == other
+
+
 def check_prefix(text: str) -> str:
     """A prefix that an operator allows, without a slash at its end. Raises `BadInput`."""
     shown = _shown(text)

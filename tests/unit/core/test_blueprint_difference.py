@@ -169,6 +169,40 @@ def test_versions_never_change() -> None:
     assert _differ(compiled, wanted=only, contents=original)["v1"].kind == "keep"
 
 
+def test_a_version_from_elsewhere_is_known_by_its_uri() -> None:
+    """Its content cannot be looked at; where it could be, that counts and not the place."""
+    view = _model(_version("v1", uri="s3://models/old/v1"), _version("v2", uri="models:/m/2"))
+    moved = WantedModel(
+        {"v1": WantedVersion("s3://models/new/v1"), "v2": WantedVersion("models:/m/9")}
+    )
+    actions = _differ(view, wanted=moved)
+    assert {each.kind for each in actions.values()} == {"refused"}
+    assert actions["v1"].sentence == (
+        "v1 is registered from s3://models/old/v1, not s3://models/new/v1: versions never change, so give it "
+        "another id, or leave out all that the file says of it"
+    )
+    same = WantedModel(
+        {"v1": WantedVersion("s3://models/old/v1"), "v2": WantedVersion("models:/m@x")}
+    )
+    assert not changed(_differ(view, wanted=same).values())
+    assert {each.kind for each in _differ(view, wanted=same).values()} == {"keep"}
+    local = WantedModel({"v1": WantedVersion("/m/v1")})
+    seen = {("m", "v1"): view.versions[0].digest}
+    assert _differ(view, wanted=local, contents=seen)["v1"].kind == "keep"
+    assert _differ(view, wanted=local)["v1"].kind == "refused"
+    unknown = _model(_version("v1", uri=""))
+    assert _differ(unknown, wanted=moved)["v1"].kind == "keep"
+
+
+def test_a_version_that_is_to_be_converted_is_known_by_its_runtime() -> None:
+    """The file names what the original runs in."""
+    wanted = WantedModel({"v1": WantedVersion("/m/v1", runtime="sklearn", compile="onnx")})
+    refused = _differ(_model(_version("v1")), wanted=wanted)["v1"]
+    assert refused.kind == "refused"
+    assert "with the runtime sklearn, not onnx" in refused.sentence
+    assert _differ(_model(_version("v1", runtime="onnx")), wanted=wanted)["v1"].kind == "keep"
+
+
 def test_what_was_said_of_a_version_stays() -> None:
     """Another changelog or metadata is no change, and is told."""
     same = WantedModel({"v1": WantedVersion("/m/v1", changelog="a", metadata={"k": 1})})

@@ -10,6 +10,7 @@ from hotswap.core.uris import (
     check_allowed,
     check_prefix,
     is_remote,
+    may_name,
     parse_remote,
 )
 from hotswap.errors import BadInput
@@ -77,3 +78,23 @@ def test_other_prefixes_are_refused(text: str) -> None:
     """A prefix is one of an object store."""
     with pytest.raises(BadInput):
         check_prefix(text)
+
+
+@pytest.mark.parametrize(
+    ("uri", "recorded", "may"),
+    [
+        ("s3://models/m/v1/", "s3://models/m/v1", True),
+        ("s3://models/new/v1", "s3://models/old/v1", False),
+        ("models:/m/03", "models:/m/3", True),
+        ("models:/m/9", "models:/m/2", False),
+        ("models:/m@champion", "models:/m/2", True),
+        ("models:/other@champion", "models:/m/2", False),
+        ("s3://models/m/v1", "/models/m/v1", False),
+        ("/models/m/v1", "models:/m/2", False),
+        ("/here/m/v1", "/there/m/v1", True),
+        ("s3://no", "s3://no", True),
+    ],
+)
+def test_where_a_version_came_from_is_compared(uri: str, recorded: str, may: bool) -> None:
+    """An alias stands for any version of its model; paths of two machines say nothing."""
+    assert may_name(uri, recorded) is may
