@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hotswap.control.hidden import hidden_inputs
 from hotswap.control.recorded import Recorded
 from hotswap.core.quality_views import Quality
+from hotswap.core.signature import Signature
 from hotswap.errors import BadInput, Conflict
 
 
@@ -17,9 +19,10 @@ async def report(
     versions: tuple[str, str] | None = None,
     by: str | None = None,
     now: float | None = None,
+    signature: Signature | None = None,
 ) -> Quality:
     """See `hotswap.control.interface.Control.quality`. ``stable``: the model's active version;
-    ``now``: Unix time, by which labels are due.
+    ``now``: Unix time, by which labels are due; ``signature``: the model's, if it has one.
     """
     if since is not None and until is not None and until <= since:
         raise BadInput("that time ends before it begins: there is nothing in between")
@@ -39,7 +42,7 @@ async def report(
         "stable": stable,
         "by": by,
         # Also those that were recorded before they were to be hidden.
-        "hidden": (*recorded.redacted, *recorded.hashed),
+        "hidden": hidden_inputs(recorded, signature),
         "mature_before": None if now is None else now - recorded.maturity,
     }
     return await recorded.jobs.run(f"the report of {model}", request, Quality)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from hotswap.control.catalogue import Catalogue
+from hotswap.control.hidden import hidden_inputs
 from hotswap.control.jobs import Progress
 from hotswap.control.operations import Operations
 from hotswap.control.recorded import Recorded
@@ -138,7 +139,7 @@ class Replaying:
                 what,
                 place | {
                     "kind": "replay_judge", "taken": taken, "version": version, "by": by,
-                    "hidden": (*recorded.redacted, *recorded.hashed),
+                    "hidden": hidden_inputs(recorded, document.signature),
                     "mature_before": self._clock.wall() - recorded.maturity,
                 },
                 Quality,

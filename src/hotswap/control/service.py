@@ -410,11 +410,11 @@ class Service:
         versions: tuple[str, str] | None = None,
         by: str | None = None,
     ) -> Quality:
-        stable = self._catalogue.model(model).active
+        document = self._catalogue.model(model)
         since = None if since_seconds is None else self._clock.wall() - since_seconds
         return await reports.report(
-            self.recorded, model, stable, since=since, until=until, versions=versions, by=by,
-            now=self._clock.wall(),
+            self.recorded, model, document.active, since=since, until=until, versions=versions,
+            by=by, now=self._clock.wall(), signature=document.signature,
         )  # fmt: skip
 
     async def replay(

@@ -12,6 +12,7 @@ import pytest
 from hotswap.control import quality
 from hotswap.control.jobs import JobRunner
 from hotswap.control.recorded import Recorded
+from hotswap.core.signature import Signature, TensorSpec
 from hotswap.errors import BadInput, Conflict, NotFound
 from hotswap.web.quality import write
 from tests.unit.records.judging import START, label, records
@@ -97,6 +98,20 @@ async def test_inputs_that_are_hidden_now_are_not_shown_although_they_were_recor
         assert not any("country" in each.inputs for each in found.apart)
         with pytest.raises(BadInput, match="country"):
             await quality.report(now, "m", "v1", by="country")
+
+
+async def test_a_tensor_that_is_redacted_hides_its_features(recorded: Recorded) -> None:
+    """They were recorded one by one, by their own names."""
+    now = msgspec.structs.replace(recorded, redacted=("input",))
+    signature = Signature(
+        (TensorSpec("input", "BYTES", (-1, 1)),), (TensorSpec("predict", "INT64", (-1,)),),
+        feature_names=("country",),
+    )  # fmt: skip
+    found = await quality.report(now, "m", "v1", signature=signature)
+    assert found.apart
+    assert not any(each.inputs for each in found.apart)
+    with pytest.raises(BadInput, match="country"):
+        await quality.report(now, "m", "v1", by="country", signature=signature)
 
 
 async def test_labels_that_are_due(recorded: Recorded) -> None:
