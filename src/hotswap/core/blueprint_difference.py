@@ -183,6 +183,8 @@ def _rollout(
         said = f": {latest.message}" if latest.message else ""
         yield action("follow", f"{version}: rollout {latest.id} is {latest.phase}{said}")
     elif view.active == version:
+        if latest is not None and latest.phase not in ("Healthy", "Degraded"):
+            latest = None  # it did not make it active: a switch by hand did, and that counts
         yield action("keep", f"{version} is active: there is nothing to roll out")
     elif latest is not None and latest.phase == "Completed":
         yield action("keep", f"{version}: rollout {latest.id} is Completed: {latest.message}")

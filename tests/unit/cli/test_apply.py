@@ -110,6 +110,17 @@ def test_a_rollout_that_ends_well_is_a_success(run: Run, control: FakeControl, f
     assert "Healthy" in result.stdout
 
 
+def test_a_version_made_active_by_hand_is_not_waited_for(
+    run: Run, control: FakeControl, file: Path
+) -> None:
+    """Its rollout was rolled back before: that is no failure any more."""
+    _applied(run, file)
+    _end(control, "RolledBack", final=True)
+    control.table["fraud"] = msgspec.structs.replace(control.table["fraud"], active="v2")
+    told = _applied(run, file, "--wait")
+    assert (told["rollouts"], told["problems"]) == ([], [])
+
+
 @pytest.mark.parametrize("phase", ["RolledBack", "Failed", "Degraded"])
 def test_a_rollout_that_ends_badly_is_a_failure(
     run: Run, control: FakeControl, file: Path, phase: str, monkeypatch: pytest.MonkeyPatch

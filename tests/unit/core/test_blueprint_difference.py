@@ -102,9 +102,21 @@ def test_after_the_promotion_there_is_nothing_to_do() -> None:
     baking = _differ(_model(*BOTH, active="v2"), _rollout("Baking"))
     assert baking["rollout"].kind == "follow"
     assert not changed(baking.values())
-    by_hand = _differ(_model(*BOTH, active="v2"))
+
+
+@pytest.mark.parametrize("phase", ["", "RolledBack", "Failed", "Completed"])
+def test_what_was_made_active_by_hand_needs_no_rollout(phase: str) -> None:
+    """One that ended otherwise before says nothing of it any more: nobody waits for it."""
+    before = [_rollout(phase)] if phase else []
+    by_hand = _differ(_model(*BOTH, active="v2"), *before)
     assert not changed(by_hand.values())
-    assert by_hand["rollout"].rollout == ""
+    assert (by_hand["rollout"].kind, by_hand["rollout"].rollout) == ("keep", "")
+
+
+def test_a_candidate_that_is_active_since_the_way_back_failed_is_told() -> None:
+    """Nobody chose it: whoever waits hears how its rollout ended."""
+    stuck = _differ(_model(*BOTH, active="v2"), _rollout("Degraded"))["rollout"]
+    assert (stuck.kind, stuck.rollout) == ("keep", "r-1")
 
 
 def test_a_shadow_that_is_over_is_over() -> None:
