@@ -22,6 +22,9 @@ _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 #: An identifier such as 007 is no number: it would come back as 7.
 _PADDED: Final = re.compile(r"[+-]?0[0-9]")
 
+#: Of more digits than any label has a number is a text, such as an identifier.
+_DIGITS: Final = 300
+
 #: What stands for a byte that is not UTF-8.
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: As pandas writes them.
@@ -128,6 +131,8 @@ def _value(cell: str) -> Any:
     if word in _WORDS:
         return _WORDS[word]
     if _NUMBER.fullmatch(cell) is None or _PADDED.match(cell):
+        return cell
+    if len(cell) > _DIGITS:
         return cell
     return float(cell) if re.search(r"[.eE]", cell) else int(cell)
 

@@ -10,6 +10,7 @@ first, then ask what was lost.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -29,13 +30,17 @@ NATS: Final = -math.log(LEAST)
 ENOUGH: Final = 100
 _SUM: Final = 0.01  # how far from 1 probabilities may add up, as 16-bit ones of many classes do
 _SLACK: Final = 1e-6
+#: Texts that files and models write for the same class as a number.
+_TRUTHS: Final = {"true": "1", "false": "0"}
+#: Not 01, which is a name.
+_NUMBER: Final = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 
 
 def wrong(labels: Column, predictions: Column) -> Floats:
     """1 where the prediction is not the label, else 0; NaN without a prediction.
 
     Numbers are compared as numbers, in the predictions' precision, texts as texts, and a number
-    with a text by what it is written like: 1.0 is ``"1"``. The 0-1 loss: its mean is 1 − accuracy.
+    with a text by what it is written like: 1.0 is ``"1"``, ``"1.0"`` and ``"true"``. The 0-1 loss: its mean is 1 − accuracy.
 
     >>> wrong([1, 0, 1], [1.0, 1.0, math.nan]).tolist(), wrong(["cat", "2"], ["dog", 2]).tolist()
     ([0.0, 1.0, nan], [1.0, 0.0])
@@ -241,9 +246,15 @@ def _written(column: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
 
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, str) or value is None:
-        return str(value)
+        value = value.decode("utf-8", "replace")
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        known = _TRUTHS.get(value.lower())
+        if known is not None:
+            return known
+        if _NUMBER.fullmatch(value) is None:
+            return value
     number = float(value)
     return str(int(number)) if number.is_integer() else repr(number)
 

@@ -80,6 +80,7 @@ def _failed(result: Result) -> str:
             b"\xef\xbb\xbfrequest_id, label\r\na, cat \r\n\r\nb,007\r\n",
             [("a", "cat"), ("b", "007")],
         ),
+        (b"request_id,label\na," + b"9" * 5000 + b"\nb,2\n", [("a", "9" * 5000), ("b", 2)]),
         (b"label,request_id\nTrue,12\nnan,x\n,y\n", [("12", True), None, None]),
         (b'{"request_id": "a", "label": [1, null]}\n\n', [("a", [1, None])]),
         (

@@ -40,6 +40,8 @@ def test_labels_are_compared_as_what_they_are() -> None:
     assert wrong([True, False], [1, 1]).tolist() == [0, 1]
     assert wrong(["1", "01", "1.5"], ["1", "1", "1.5"]).tolist() == [0, 1, 0]
     assert wrong([1.0, 1.5, 2], ["1", "1.5", "3"]).tolist() == [0, 0, 1]
+    assert wrong([1.0, 0.0, 1.0], ["true", "False", "no"]).tolist() == [0, 0, 1]
+    assert wrong(["1.0", "2", "1e3"], ["1", "2.00", "1000"]).tolist() == [0, 0, 1]
     assert wrong(["cat", b"dog"], np.array([b"cat", b"dog"])).tolist() == [0, 0]
     assert wrong([], []).tolist() == []
 
