@@ -117,6 +117,10 @@ def test_labels_of_before_the_promotion_take_it_back_in_the_bake(server: Server)
 
 def test_a_canary_is_judged_by_arms(server: Server) -> None:
     """Where one version alone is asked the labels of both arms are compared."""
+    late = BODY | {"label_maturity_seconds": 31 * 86400}
+    refused = Rollout.ask(server, "m", "v2", "canary", {}, **late, guardrails=[ACCURACY])
+    assert refused.status == 400
+    assert "--records-days" in refused.error
     with Labelled(server, "m") as traffic:
         rollout = Rollout.start(
             server, "m", "v2", "canary",

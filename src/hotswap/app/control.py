@@ -98,6 +98,7 @@ def make_recorded(settings: Settings, snapshot: Snapshot) -> Recorded | None:
         settings.records_redact,
         settings.records_hash,
         settings.label_maturity_seconds,
+        settings.records_days,
     )
 
 

@@ -32,6 +32,8 @@ class Recorded(msgspec.Struct, frozen=True):
     hashed: tuple[str, ...] = ()
     #: seconds within which a label is expected
     maturity: float = 86400.0
+    #: days that records are kept
+    days: float = 30.0
 
 
 __all__ = ["Recorded"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from hotswap.control.rollout_saving import Saving
 from hotswap.control.rollout_shown import Shown
 from hotswap.control.rollout_start import begun
 from hotswap.control.rollout_store import Document
+from hotswap.core.durations import spoken
 from hotswap.core.journal import Record
 from hotswap.core.metric_names import DRIFT
 from hotswap.core.phases import phase
@@ -29,6 +30,8 @@ from hotswap.core.rollout_views import PlanView, RolloutView
 from hotswap.core.strategy import RolloutDefaults, RolloutSpec, parse
 from hotswap.errors import BadInput, Conflict, StoreError
 from hotswap.ports import Clock
+
+_DAY: Final = 86400.0
 
 
 class Admission:
@@ -50,9 +53,9 @@ class Admission:
         defaults: RolloutDefaults,
         apart: Callable[[], bool],
         *,
-        keeps_records: bool = False,
+        kept_days: float = 0.0,
     ) -> None:
-        self._keeps_records = keeps_records
+        self._kept_days = kept_days
         self._catalogue = catalogue
         self._feeds = feeds
         self._saving = saving
@@ -165,12 +168,23 @@ class Admission:
                 f"a guardrail asks {missing.pop()}, and none is configured: start the server with "
                 "--prometheus-url"
             )
-        if keys_of(spec) and not self._keeps_records:
+        if keys_of(spec):
+            self._check_records(spec)
+        return document.active
+
+    def _check_records(self, spec: RolloutSpec) -> None:
+        if not self._kept_days:
             raise BadInput(
                 "labels decide a metric of this rollout, and no records are kept here that they "
                 "could be joined with: serve with --records on"
             )
-        return document.active
+        wait = spec.label_maturity_seconds
+        if wait >= self._kept_days * _DAY:
+            raise BadInput(
+                f"labels may take {spoken(wait)} (label_maturity_seconds), and records are kept for "
+                f"{spoken(self._kept_days * _DAY)} here: none would be left to join them with. Give "
+                "them less time, or serve with a larger --records-days"
+            )
 
 
 def _beside(current: Run) -> str:

@@ -82,7 +82,7 @@ class Rollouts:
         self.ending = Ending(saving, clock, book, effects, self._ticks, self.shown, news)
         self.admission = Admission(
             catalogue, feeds, saving, clock, book, observer, self.ending, self.shown, news, defaults,
-            lambda: self.apart, keeps_records=recorded is not None,
+            lambda: self.apart, kept_days=0.0 if recorded is None else recorded.days,
         )  # fmt: skip
         self._early: list[Counted] = []
         self._tripped: list[Tripped] = []
