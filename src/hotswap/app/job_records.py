@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -44,11 +45,26 @@ def count_cohort(request: CohortRequest) -> Labels:
             Path(request.root), request.model, since=since, location=request.location, verify=verify
         ) as opened:
             try:
-                return cohorts.count(opened, cohort, request.labels)
+                labels = cohorts.count(opened, cohort, request.labels)
+                return msgspec.structs.replace(labels, problem=_gone(request))
             except duckdb.Error:  # a file is damaged inside: without it
                 if verify:
                     raise
     raise AssertionError
+
+
+def _gone(request: CohortRequest) -> str:
+    """Why labels of the stretch could not all be counted, "" if they could."""
+    from hotswap.records.gone import gone_until
+
+    until = gone_until(Path(request.root), request.model)
+    if until < request.cohort.since:
+        return ""
+    told = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return (
+        f"records up to {told} UTC had to go before labels were due: keep more (--records-mb), "
+        "record less (--records-share, --records-inputs), or give labels less time"
+    )
 
 
 class DriftRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="drift"):
@@ -103,17 +119,17 @@ def measure_quality(request: ReportRequest) -> Quality:
     """The report of what is recorded between two times."""
     import duckdb
 
-    from hotswap.records import dataset, quality
+    from hotswap.records import quality, quality_window
 
+    asked = Path(request.root), request.model, request.since, request.until
+    whole = quality_window.is_all(*asked, location=request.location)
     for verify in (False, True):
-        with dataset.open(
-            Path(request.root), request.model, since=request.since, until=request.until,
-            location=request.location, verify=verify,
-        ) as opened:  # fmt: skip
+        with quality_window.open_window(*asked, location=request.location, verify=verify) as opened:
             try:
                 return quality.measure(
                     opened, request.model, versions=request.versions, stable=request.stable,
                     by=request.by, hidden=request.hidden, mature_before=request.mature_before,
+                    whole=whole,
                 )  # fmt: skip
             except duckdb.Error:  # a file is damaged inside: without it
                 if verify:

@@ -217,14 +217,12 @@ def judge(request: JudgeRequest) -> Quality:
             by=request.by,
             hidden=request.hidden,
             mature_before=request.mature_before,
+            whole=False,
         ),
         labels_from=(root, request.location),
     )
     replay_store.keep(root, request.model, folder)
-    # Labels of all other requests are no sign of anything here.
-    return msgspec.structs.replace(
-        found, coverage=msgspec.structs.replace(found.coverage, unknown=0)
-    )
+    return found
 
 
 def drop(request: DropRequest) -> bool:

@@ -115,7 +115,8 @@ class Segment(msgspec.Struct, frozen=True):
 class Coverage(msgspec.Struct, frozen=True):
     """Labels: ``rows`` recorded, ``labelled`` of them, by version and arm in ``by`` (name -> (rows,
     labelled)). ``ambiguous``: labelled rows whose id several requests carry. ``unknown``: labels for
-    ids that are in no record. ``over_time``: (Unix time, rows, labelled) of up to 60 stretches.
+    ids that are in no record, 0 where they may be for another time or another model.
+    ``over_time``: (Unix time, rows, labelled) of up to 60 stretches.
     ``expected``: rows old enough to have their label, and ``expected_labelled`` of them that do; 0
     where nobody says how long a label takes.
     """

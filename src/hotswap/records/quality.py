@@ -46,11 +46,13 @@ def measure(
     by: str | None = None,
     hidden: Sequence[str] = (),
     mature_before: float | None = None,
+    whole: bool = True,
 ) -> Quality:
     """The report of what was opened. ``versions``: stable and candidate, else those that most
     requests were asked of both; ``stable``: which of two is stable; ``by``: an input column;
     ``hidden``: inputs that are never shown, such as those that are redacted since;
-    ``mature_before``: rows from before then (Unix time) should have their label.
+    ``mature_before``: rows from before then (Unix time) should have their label; ``whole``: no label
+    can be meant for a record that was not opened.
 
     Raises `NotFound` if there is nothing, `BadInput` for versions or a column that are not there.
     """
@@ -72,7 +74,7 @@ def measure(
         quality = _both(opened, model, found, pair, by, notes, hidden)
     return msgspec.structs.replace(
         quality,
-        coverage=coverage(opened, mature_before),
+        coverage=coverage(opened, mature_before, whole),
         first=ends[1],
         last=ends[2],
         notes=tuple(dict.fromkeys(notes)),

@@ -104,23 +104,21 @@ def rows_apart(
         distance = f"abs({stable} - {candidate})"
     else:
         distance = f"CAST(({stable}) IS DISTINCT FROM ({candidate}) AS DOUBLE)"
-    kept = [
-        name
-        for name, kind in opened.columns.items()
-        if name.startswith(schema.INPUT)
-        and kind != "UBIGINT"
-        and not kind.endswith("[]")
-        and name.removeprefix(schema.INPUT) not in hidden
-    ][:_INPUTS]
+    kept = _shown(opened, hidden)
     shown = ", ".join(f"r.{named(name)}" for name in kept)
     query = (
         "WITH apart AS (SELECT *, epoch_us(time) / 1e6 AS moment, "
-        f"{stable} AS s, {candidate} AS c, {distance} AS d FROM records WHERE {where}) "
-        'SELECT r.request_id, r."row", r.moment, r.s, r.c, r.d, l.label, l.label_text'
+        f"{stable} AS s, {candidate} AS c, {distance} AS d FROM records WHERE {where}), "
         # What is no number has no distance, and would be the farthest.
-        f"{', ' + shown if shown else ''} FROM (SELECT * FROM apart WHERE isfinite(d) AND d > 0 "
-        f'ORDER BY d DESC, moment DESC, request_id, "row" LIMIT {_APART}) r '
-        'LEFT JOIN labels l ON l.request_id = r.request_id AND l."row" = r."row" '
+        "r AS MATERIALIZED (SELECT * FROM apart WHERE isfinite(d) AND d > 0 "
+        f'ORDER BY d DESC, moment DESC, request_id, "row" LIMIT {_APART}), '
+        # The label of an id that several requests carry may be another's.
+        'o AS (SELECT request_id, "row" FROM all_records WHERE request_id IN '
+        "(SELECT request_id FROM r) GROUP BY ALL HAVING count(*) = 1) "
+        'SELECT r.request_id, r."row", r.moment, r.s, r.c, r.d, l.label, l.label_text'
+        f"{', ' + shown if shown else ''} FROM r "
+        'LEFT JOIN o ON o.request_id = r.request_id AND o."row" = r."row" '
+        'LEFT JOIN labels l ON l.request_id = o.request_id AND l."row" = o."row" '
         'ORDER BY r.d DESC, r.moment DESC, r.request_id, r."row"'
     )
     found = []
@@ -135,6 +133,18 @@ def rows_apart(
                   _plain(label), inputs)
         )  # fmt: skip
     return tuple(found)
+
+
+def _shown(opened: Opened, hidden: Sequence[str]) -> list[str]:
+    """Columns of inputs."""
+    return [
+        name
+        for name, kind in opened.columns.items()
+        if name.startswith(schema.INPUT)
+        and kind != "UBIGINT"
+        and not kind.endswith("[]")
+        and name.removeprefix(schema.INPUT) not in hidden
+    ][:_INPUTS]
 
 
 def _is_answer(value: Any) -> bool:

@@ -10,9 +10,10 @@ from hotswap.records.dataset import Opened, quoted
 _STRETCHES: Final = 60
 
 
-def coverage(opened: Opened, mature_before: float | None = None) -> Coverage:
+def coverage(opened: Opened, mature_before: float | None = None, whole: bool = True) -> Coverage:
     """Of all records that were opened. Rows from before ``mature_before`` (Unix time) should have
-    their label; None where nobody says how long one takes.
+    their label; None where nobody says how long one takes. Labels for nothing are counted only if
+    what was opened is ``whole``: all that a label could be for.
     """
     sql = opened.sql
     sql.execute(
@@ -23,10 +24,6 @@ def coverage(opened: Opened, mature_before: float | None = None) -> Coverage:
         "SELECT count(*), count(*) FILTER (has) FROM marked"
     ).fetchone() or (0, 0)
     joined = sql.execute("SELECT count(*) FROM labelled").fetchone() or (0,)
-    unknown = sql.execute(
-        'SELECT count(*) FROM labels l WHERE NOT EXISTS (SELECT 1 FROM all_records r WHERE '
-        'r.request_id = l.request_id AND r."row" = l."row")'
-    ).fetchone() or (0,)  # fmt: skip
     by = {
         f"{version}, {arm}" if arm else version: (many, has)
         for version, arm, many, has in sql.execute(
@@ -43,9 +40,18 @@ def coverage(opened: Opened, mature_before: float | None = None) -> Coverage:
         f"GROUP BY CAST(floor((epoch_us(time) - a) * {_STRETCHES} / (b - a)) AS INTEGER) ORDER BY 1"
     ).fetchall()
     return Coverage(
-        rows, labelled, labelled - joined[0], unknown[0], by,
+        rows, labelled, labelled - joined[0], _unknown(opened) if whole else 0, by,
         tuple((float(at), many, has) for at, many, has in over_time), expected, matured,
     )  # fmt: skip
+
+
+def _unknown(opened: Opened) -> int:
+    """Labels for requests that are in no record."""
+    ((found,),) = opened.sql.execute(
+        "SELECT count(*) FROM labels l WHERE NOT EXISTS (SELECT 1 FROM all_records r WHERE "
+        'r.request_id = l.request_id AND r."row" = l."row")'
+    ).fetchall()
+    return int(found)
 
 
 def latency(opened: Opened, version: str, where: str) -> Latency | None:

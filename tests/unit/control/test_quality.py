@@ -57,6 +57,26 @@ async def test_a_stretch_of_time(recorded: Recorded) -> None:
         await quality.report(recorded, "m", "v1", since=START + 9.0, until=START + 1.0)
 
 
+async def test_an_id_that_was_used_before_is_ambiguous_in_any_stretch(recorded: Recorded) -> None:
+    """Its label may be meant for the other request, which lies outside of what is asked for."""
+    records(recorded.root, {"predict": [1]}, first=-3600, request_id=["r120"])
+    records(recorded.root, {"predict": [1]}, first=7200, request_id=["r130"])
+    found = await quality.report(recorded, "m", "v1", since=START + 100.0, until=START + 150.0)
+    assert (found.coverage.rows, found.coverage.labelled, found.coverage.ambiguous) == (50, 50, 2)
+    assert found.sides[0].n == 48
+
+
+async def test_labels_may_be_for_what_the_report_does_not_look_at(recorded: Recorded) -> None:
+    """Another time, or another model: they are unknown only where neither can be."""
+    label(recorded.root, ["elsewhere"], [1])
+    assert (await quality.report(recorded, "m", "v1")).coverage.unknown == 1
+    for since, until in ((START + 10.0, None), (None, START + 10.0)):
+        found = await quality.report(recorded, "m", "v1", since=since, until=until)
+        assert found.coverage.unknown == 0
+    records(recorded.root, {"predict": [1]}, model="other", request_id=["elsewhere"])
+    assert (await quality.report(recorded, "m", "v1")).coverage.unknown == 0
+
+
 async def test_versions_that_are_not_recorded_are_refused(recorded: Recorded) -> None:
     """So are inputs; those that there are are named."""
     with pytest.raises(BadInput, match="there are: v1, v2"):

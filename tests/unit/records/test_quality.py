@@ -447,3 +447,13 @@ def test_classes_may_have_names_and_numbers(tmp_path: Path) -> None:
     quality = judge(tmp_path)
     assert (quality.task, quality.sides[0].n) == ("multiclass", 150)
     assert quality.notes[-1].startswith("1 label is a text and the others numbers")
+
+
+def test_rows_that_differ_most_show_no_label_that_may_be_anothers(tmp_path: Path) -> None:
+    """Of an id that several requests carry."""
+    ids = records(tmp_path, {"predict": [0, 0, 0]}, {"predict": [1, 1, 1]})
+    records(tmp_path, {"predict": [1]}, {"predict": [1]}, first=5, request_id=["r1"])
+    label(tmp_path, ids, [1, 1, 1])
+    assert {each.request_id: each.label for each in judge(tmp_path).apart} == {
+        "r0": 1.0, "r1": None, "r2": 1.0,
+    }  # fmt: skip
