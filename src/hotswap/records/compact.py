@@ -19,6 +19,7 @@ from hotswap.records.files import (
     part_name,
     segments,
 )
+from hotswap.records.gone import note_gone
 from hotswap.records.segments import read_segment
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def retire(
     at most ``most_bytes``; live segments count too, and are never removed here. The paths that went.
     """
     gone: list[str] = []
-    kept: list[Part] = []
+    kept: list[tuple[Part, str]] = []
     total = 0
     for model in models:
         total += sum(_size(each.path) for each in segments(root, model))
@@ -212,12 +213,15 @@ def retire(
                 _remove(place, part)
                 gone.append(part.path)
             else:
-                kept.append(part)
+                kept.append((part, model))
                 total += part.size
     # Of files of one day those within another go first, or they would count again without it.
-    for part in sorted(kept, key=lambda each: (each.day, each.last, -each.first)):
+    kept.sort(key=lambda each: (each[0].day, each[0].last, -each[0].first))
+    for part, model in kept:
         if total <= most_bytes:
             break
+        if model != LABELS:
+            note_gone(place, root, model, part)
         _remove(place, part)
         gone.append(part.path)
         total -= part.size

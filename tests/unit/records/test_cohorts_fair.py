@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from hotswap.app.job_records import CohortRequest, count_cohort
 from hotswap.core import label_metrics
 from hotswap.core.guards import Guardrail
+from hotswap.core.label_evidence import Cohort, Labels
 from hotswap.records import dataset, schema
-from hotswap.records.files import LABELS
+from hotswap.records.compact import retire
+from hotswap.records.files import LABELS, Location
 from hotswap.stats.differences import STEPS
 from tests.unit.records.labelling import START, alone, counted, label, pairs, record, write
 
@@ -149,6 +152,23 @@ def test_an_id_that_comes_again_later_is_not_given_the_old_label(tmp_path: Path)
     labels = counted(tmp_path, *stretches, maturity=1000.0, keys=("accuracy",))
     assert labels.ambiguous == 2  # both of c's
     assert pairs(labels) == {STEPS: 1, -STEPS: 1}
+
+
+def test_a_stretch_whose_records_had_to_go_is_told(tmp_path: Path) -> None:
+    """Or nobody would know why labels decide nothing."""
+    write(tmp_path, [record(0)])
+    retire(Location(tmp_path), tmp_path, ["m"], "", 0)
+    write(tmp_path, [record(1000)])
+    label(tmp_path, ("r1000", 1, 1005.0))
+    labels = Labels()
+    for since, problem in ((0.0, True), (500.0, False)):
+        cohort = Cohort("t.1", "v2", START + since, START + since + 900, 100.0, ("accuracy",),
+                        {1: 1000}, (1,))  # fmt: skip
+        labels = count_cohort(
+            CohortRequest(1, str(tmp_path), None, "m", cohort, labels, START - 1.0)
+        )
+        assert ("records up to 2023-11-14 22:13:20 UTC" in labels.problem) is problem
+    assert pairs(labels) == {STEPS: 1}
 
 
 def test_a_label_that_becomes_a_number_replaces_the_text(tmp_path: Path) -> None:

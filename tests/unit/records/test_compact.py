@@ -12,6 +12,7 @@ from hotswap.records import compact as compacting
 from hotswap.records import dataset
 from hotswap.records.compact import FEW, merge, retire, tidy
 from hotswap.records.files import LABELS, Location, day_of, segments
+from hotswap.records.gone import gone_until
 from tests.unit.records.recorded import START, Keeping, chunk, table
 
 DAY = day_of(START)
@@ -229,6 +230,22 @@ def test_what_is_old_goes_and_then_what_is_too_much(tmp_path: Path) -> None:
     assert retire(place, tmp_path, models, day_of(START + 86400 * 2), 1 << 40) == [first]
     assert retire(place, tmp_path, models, "", sizes[third]) == [second]
     assert retire(place, tmp_path, models, "", 0) == [third]
+
+
+def test_what_had_to_go_for_lack_of_room_is_known(tmp_path: Path) -> None:
+    """Up to when; what was old enough is no loss, and labels are nobody's requests."""
+    place = Location(tmp_path)
+    dataset.write_parquet(tmp_path, "m", table("a", "b"), 1)
+    retire(place, tmp_path, ["m"], "2999-01-01", 1 << 40)
+    assert gone_until(tmp_path, "m") == 0.0
+    dataset.write_parquet(tmp_path, "m", table("c", "d", "e"), 2)
+    dataset.write_parquet(tmp_path, "m", table("f", at=START + 100), 3)
+    (newer,) = [part.size for part in place.parts("m") if part.first == 3]
+    retire(place, tmp_path, ["m", LABELS], "", newer)
+    assert gone_until(tmp_path, "m") == pytest.approx(START + 2e-6, abs=1e-6)
+    retire(place, tmp_path, ["m", LABELS], "", 0)
+    assert gone_until(tmp_path, "m") == START + 100
+    assert gone_until(tmp_path, "n") == 0.0
 
 
 def test_live_segments_count_too(keeping: Keeping) -> None:
