@@ -22,7 +22,7 @@ from zlib import crc32
 
 #: Bytes of one ring's chunks.
 SIZE: Final = 16 * 1024 * 1024
-_HEAD, _TAIL, _DROPPED, _WRITTEN_AT, _MAGIC = 0, 1, 2, 3, 4
+_HEAD, _TAIL, _DROPPED, _WRITTEN_AT, _MAGIC, _LOSING = 0, 1, 2, 3, 4, 5
 _HEADER: Final = 4096
 _PREFIX: Final = struct.Struct("<II")
 _SKIP: Final = 0xFFFF_FFFF
@@ -126,6 +126,11 @@ class Ring:
         """Everything until then (Unix time, µs) was put in, or found no room."""
         self._words[_WRITTEN_AT] = wall_us
 
+    @property
+    def losing(self) -> bool:
+        """Whether its reader said that it cannot keep what it reads."""
+        return bool(self._words[_LOSING])
+
     def drop(self, records: int) -> None:
         """So many were not even tried."""
         self._words[_DROPPED] += records
@@ -173,6 +178,10 @@ class Ring:
             self._bytes[offset : offset + size] = _ZEROS[:size]
             at += size
         self._words[_TAIL] = position
+
+    def lose(self, losing: bool) -> None:
+        """Tell the writer that nothing that it puts in is kept now, or that it is again."""
+        self._words[_LOSING] = losing
 
     def skip(self) -> None:
         """Give up on all that is in it: nothing of that can be read."""

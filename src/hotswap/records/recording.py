@@ -33,6 +33,8 @@ _SILENT_US: Final = 5_000_000
 _DAY: Final = 86400.0
 #: What cannot be read for so long never will be.
 _STUCK_SECONDS: Final = 5.0
+_PROBE: Final = ".probe"
+_PROBED: Final = bytes(64 * 1024)
 #: After so many failures in a row the place for compacted files is left alone for this time.
 _FAILURES: Final = 3
 
@@ -121,8 +123,12 @@ class Recording:
         else:
             lines = self._write(writer, taken, labels, ends, now)
             self._recovering = False
+        if self.counts.problem and not ends:
+            self._try_again()
         for name, position in ends.items():
             self._rings[name].release(position, wipe=self._privacy.partial)
+        for ring in self._rings.values():
+            ring.lose(bool(self.counts.problem))
         self.counts.dropped = sum(ring.dropped for ring in self._rings.values())
         self.counts.watermark = settled / 1e6
         return lines
@@ -237,9 +243,7 @@ class Recording:
             self.counts.failed += batch.num_rows
             self._trouble(error)
             return 0
-        if self.counts.problem:
-            self.counts.problem = ""
-            self._said("records are written again")
+        self._no_trouble()
         return int(batch.num_rows)
 
     def _trouble(self, error: OSError) -> None:
@@ -247,6 +251,25 @@ class Recording:
         if problem != self.counts.problem:
             self.counts.problem = problem
             self._said(f"{problem}; predictions go on without them")
+
+    def _no_trouble(self) -> None:
+        if self.counts.problem:
+            self.counts.problem = ""
+            self._said("records are written again")
+
+    def _try_again(self) -> None:
+        """Labels are refused while nothing can be written: nothing would ever show that it can."""
+        probe = self.root / _PROBE
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(_PROBED)
+            probe.unlink()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+            self._trouble(error)
+        else:
+            self._no_trouble()
 
     # --- segments to compacted files
 

@@ -289,7 +289,9 @@ class Notes:
         self._ring.put([records.encode(chunk)], 1)
 
     def label(self, labels: list[Label]) -> bool:
-        """Take in labels; False if there is no room for them now."""
+        """Take in labels; False if there is no room for them now: whoever sends them can wait."""
+        if self._ring.losing:
+            return False
         wall_us = (_now_ns() + self._offset_ns) // 1000
         return self._ring.put([records.encode(Labels(wall_us, labels))], 0)
 

@@ -142,6 +142,14 @@ def test_what_is_wiped_is_gone_from_the_file(tmp_path: Path) -> None:
     assert drain(ring) == [b"kept"]
 
 
+def test_a_reader_says_that_it_keeps_nothing(tmp_path: Path, ring: Ring) -> None:
+    """And that it does again."""
+    reader = Ring(tmp_path / "0.0")
+    for losing in (False, True, False):
+        reader.lose(losing)
+        assert ring.losing is losing
+
+
 def test_beats_are_the_writers_own(ring: Ring) -> None:
     """Putting in something does not say that everything was."""
     assert ring.written_at == 0

@@ -20,6 +20,7 @@ from hotswap.records.compact import compact
 from hotswap.records.privacy import Privacy
 from hotswap.records.segments import read_segment
 from hotswap.records.writer import Writer
+from hotswap.serving.notes import Notes
 from tests.unit.records.recorded import START, Keeping, chunk
 
 Keeps = Callable[..., Keeping]
@@ -240,6 +241,7 @@ def test_a_disk_that_is_full_for_a_while(keeping: Keeping, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "write", full)
+        patch.setattr(Path, "write_bytes", full)
         keeping.put(chunk("b", "c"))
         keeping.label(Label("a", 0, 1.0))
         keeping.drain()
@@ -251,6 +253,34 @@ def test_a_disk_that_is_full_for_a_while(keeping: Keeping, monkeypatch: pytest.M
     keeping.drain()
     assert keeping.ids() == ["a", "d"]
     assert len(keeping.said) == 2
+
+
+def test_labels_are_refused_while_nothing_can_be_written(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prediction cannot wait; who sends a label can send it again. Room is looked for meanwhile."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    notes = Notes(keeping.ring(), secret=b"", wall=lambda: float(START), coin=lambda: 0)
+    keeping.put(chunk("a"))
+    keeping.drain()
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "write", full)
+        patch.setattr(Path, "write_bytes", full)
+        keeping.put(chunk("b"))
+        keeping.drain()
+        assert keeping.ring().losing
+        keeping.drain()
+        assert keeping.ring().losing
+        assert not notes.label([Label("a", 0, 1.0)])
+    keeping.drain()
+    assert not keeping.ring().losing
+    assert notes.label([Label("a", 0, 1.0)])
+    assert keeping.recording.counts.problem == ""
+    assert not list(keeping.root.glob(".probe"))
+    assert keeping.ids() == ["a"]
 
 
 def test_labels_of_all_workers_are_in_one_order(keeping: Keeping) -> None:
