@@ -78,6 +78,7 @@ class DriftRequest(msgspec.Struct, frozen=True, tag_field="kind", tag="drift"):
     until: float
     settings: DriftSettings
     reset: bool = False
+    hidden: tuple[str, ...] = ()
 
 
 def look_for_drift(request: DriftRequest) -> DriftView:
@@ -93,6 +94,7 @@ def look_for_drift(request: DriftRequest) -> DriftView:
             until=request.until,
             location=request.location,
             reset=request.reset,
+            hidden=request.hidden,
         )
     except OSError as error:
         reason = error.strerror or type(error).__name__

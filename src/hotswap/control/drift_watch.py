@@ -9,8 +9,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from hotswap.control.hidden import hidden_inputs
 from hotswap.control.recorded import Recorded
 from hotswap.core.drift_views import ColumnDrift, DriftSettings, DriftView
+from hotswap.core.signature import Signature
 from hotswap.core.stats import ModelStats
 from hotswap.errors import HotswapError, MetricsUnavailable, Unavailable
 from hotswap.ports import Clock
@@ -42,7 +44,7 @@ class _Seen:
 
 
 class DriftWatch:
-    """``models`` gives each model's stable version; ``tell`` takes events.
+    """``models`` gives each model's stable version, ``signature`` one model's; ``tell`` takes events.
 
     As a metric source it reads, for a model, how far its inputs have drifted.
     """
@@ -55,6 +57,7 @@ class DriftWatch:
         stats: Callable[[], list[ModelStats]],
         clock: Clock,
         tell: Tell,
+        signature: Callable[[str], Signature | None] = lambda _: None,
     ) -> None:
         self._recorded = recorded
         self._settings = settings
@@ -62,6 +65,7 @@ class DriftWatch:
         self._stats = stats
         self._clock = clock
         self._tell = tell
+        self._signature = signature
         self._seen: dict[str, _Seen] = {}
         self._lock = asyncio.Lock()
 
@@ -123,6 +127,7 @@ class DriftWatch:
                 "until": settled,
                 "settings": self._settings,
                 "reset": reset,
+                "hidden": hidden_inputs(self._recorded, self._signature(model)),
             }
             runner = self._recorded.jobs if reset else self._recorded.ticks
             found = await runner.run("watching for drift", request, DriftView)
@@ -143,10 +148,20 @@ class DriftWatch:
             self._told(view.model, "drifted from the reference", fresh, "warning")
         still = {each.column for each in view.alarmed()}
         was = () if before is None else before.alarmed()
-        ended = [each for each in was if each.column not in still]
+        over = [each for each in was if each.column not in still]
+        watched = {each.column for each in view.columns}
+        ended = [each for each in over if each.column in watched]
         if ended:
             log.info("drift is over", model=view.model, columns=[each.column for each in ended])
             self._told(view.model, "is as in the reference again", ended, "info")
+        left = [
+            msgspec.structs.replace(each, cause="")  # it may name values that are hidden now
+            for each in over
+            if each.column not in watched
+        ]
+        if left:
+            log.info("drift is not watched", model=view.model, columns=[e.column for e in left])
+            self._told(view.model, "is not held against that reference any more", left, "info")
 
     def _told(self, model: str, what: str, columns: list[ColumnDrift], severity: str) -> None:
         names = [each.column for each in columns]

@@ -116,8 +116,9 @@ class Service:
         self.drift_watch: DriftWatch | None = None
         if recorded is not None and drift is not None:
             self.drift_watch = DriftWatch(
-                recorded, drift, self._actives, self.stats, clock, events.tell
-            )
+                recorded, drift, self._actives, self.stats, clock, events.tell,
+                lambda model: self._catalogue.model(model).signature,
+            )  # fmt: skip
         metrics = {} if self.drift_watch is None else {DRIFT: self.drift_watch}
         self._rollouts = Rollouts(
             node, self._catalogue, self._routes, self._switching, store, clock, self.stats,

@@ -9,7 +9,7 @@ same state.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -47,22 +47,26 @@ def look(
     until: float,
     location: str | None = None,
     reset: bool = False,
+    hidden: Sequence[str] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> DriftView:
     """Count a model's records up to ``until`` (Unix time), and say what is so.
 
     ``root``, ``location``: where records are; ``stable``: the version whose outputs are watched,
-    None for none. ``reset``: freeze new references, of what comes from ``until`` on. Raises
+    None for none. ``reset``: freeze new references, of what comes from ``until`` on.
+    ``hidden``: inputs that are redacted or hashed now, which are neither watched nor shown. Raises
     `OSError` if its files cannot be read or written.
     """
-    found = _Look(root, model, stable or "", settings, until, location, clock)
+    found = _Look(root, model, stable or "", settings, until, location, hidden, clock)
     found.read(reset)
     for name in SIDES:
         found.advance(name)
+        found.check(name)
     found.keep()
     return account(
         model, settings.tolerance, settings.rows, found.reference, found.state,
-        fresh=found.fresh, skipped=found.skipped, problems=found.problems, behind=found.behind,
+        fresh=found.fresh, left_out=found.left_out, skipped=found.skipped, problems=found.problems,
+        behind=found.behind,
     )  # fmt: skip
 
 
@@ -77,6 +81,7 @@ class _Look:
         settings: DriftSettings,
         until: float,
         location: str | None,
+        hidden: Sequence[str],
         clock: Callable[[], float],
     ) -> None:
         slice_us = max(1, round(settings.slice_seconds * 1e6))
@@ -85,6 +90,7 @@ class _Look:
         self.reference = Reference()
         self.state = State()
         self.fresh: list[str] = []
+        self.left_out: dict[str, str] = {}
         self.skipped: list[str] = []
         self.problems: list[str] = []
         self.behind = False
@@ -99,6 +105,7 @@ class _Look:
             name: Way(
                 name, stable if name == "output" else "", settings.tolerance, settings.rows,
                 settings.columns, settings.one_row, slice_us, recorded,
+                frozenset(hidden),
             )
             for name in SIDES
         }  # fmt: skip
@@ -176,8 +183,17 @@ class _Look:
                 counted = self._count(side, frozen, way, end)
                 self._put(name, frozen, counted.side)
                 self.fresh += counted.fresh
-                self.skipped += [each for each in counted.skipped if each not in self.skipped]
+                self.left_out |= counted.left_out
+                self.skipped += [each for each in counted.said if each not in self.skipped]
             self.keep()
+
+    def check(self, name: str) -> None:
+        """Which columns of the reference are not watched, also if nothing came to be counted."""
+        frozen = self.reference.side(name)
+        for each in () if frozen is None else frozen.columns:
+            why = self._ways[name].left_out(each.column)
+            if why:
+                self.left_out[each.column.name] = why
 
     def _first(self, name: str) -> bool:
         """Go to where the records begin. False if there are none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hotswap.core.drift_views import ColumnDrift, DriftReference, DriftView
 from hotswap.records.drift_detect import Detectors, Watch
@@ -22,11 +22,15 @@ def account(
     state: State,
     *,
     fresh: Sequence[str] = (),
+    left_out: Mapping[str, str] | None = None,
     skipped: Sequence[str] = (),
     problems: Sequence[str] = (),
     behind: bool = False,
 ) -> DriftView:
-    """The view of what is kept; ``looked_at`` is for who asked."""
+    """The view of what is kept; ``looked_at`` is for who asked. ``left_out``: columns that are not
+    watched now, and why: what was last known of them is not shown.
+    """
+    left_out = left_out or {}
     columns: list[ColumnDrift] = []
     references: list[DriftReference] = []
     why: list[str] = []
@@ -34,9 +38,9 @@ def account(
         side, frozen = state.side(name), reference.side(name)
         references.append(_reference(name, side, frozen, wanted))
         if frozen is not None:
-            columns += _columns(side, frozen)
+            columns += _columns(side, frozen, left_out)
             why += [each for each in frozen.skipped if each not in why]
-    why += [each for each in skipped if each not in why]
+    why += [each for each in (*left_out.values(), *skipped) if each not in why]
     watching = any(each is not None for each in (reference.input, reference.output))
     counted = [s.counted for s in (state.input, state.output) if s.counted]
     latest = max(state.input.latest, state.output.latest)
@@ -69,9 +73,11 @@ def _reference(name: str, side: Side, frozen: Frozen | None, wanted: int) -> Dri
     )  # fmt: skip
 
 
-def _columns(side: Side, frozen: Frozen) -> list[ColumnDrift]:
+def _columns(side: Side, frozen: Frozen, left_out: Collection[str]) -> list[ColumnDrift]:
     found = []
     for bins in frozen.columns:
+        if bins.column.name in left_out:
+            continue
         watch = side.watches.get(bins.column.name, Watch())
         detectors = Detectors(bins, frozen.tolerance, frozen.column_arl)
         seen = detectors.shown(watch)
@@ -110,6 +116,8 @@ def _message(columns: Sequence[ColumnDrift], references: Sequence[DriftReference
         said.append(f"{', '.join(alarmed[:5])}{more} {verb} drifted from the reference")
     elif columns:
         said.append("nothing has drifted from the reference")
+    elif any(each.state == "watching" for each in references):
+        said.append("no column is recorded as it is in the reference")
     said += collecting
     short = [
         each for each in references

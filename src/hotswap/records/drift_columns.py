@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from hotswap.records import schema
 from hotswap.records.dataset import named
 from hotswap.records.files import Location, Part, Segment, segments
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: More columns than this are not watched unless they are named: each costs at every look.
 MOST_COLUMNS: Final = 512
@@ -119,8 +122,9 @@ def same_kind(column: Column, types: Mapping[str, str]) -> bool:
     return kind is not None and _column(column.source, kind.upper(), column.side) == column
 
 
-def recorded(root: Path, model: str, location: str | None = None) -> frozenset[str] | None:
-    """The columns of the newest file with inputs: what is recorded now. None if there is none.
+def recorded(root: Path, model: str, location: str | None = None) -> dict[str, str] | None:
+    """The columns of the newest file with inputs, name -> type: what is recorded now. None if there
+    is none.
 
     A column that is left out of the records from some day on is not one without values.
     """
@@ -141,15 +145,34 @@ def recorded(root: Path, model: str, location: str | None = None) -> frozenset[s
         try:
             if isinstance(file, Segment):
                 with pa.OSFile(str(file.path)) as source:
-                    names = pa.ipc.open_stream(source).schema.names
+                    found = pa.ipc.open_stream(source).schema
             else:
                 with place.fs.open(file.path, "rb") as source:
-                    names = parquet.read_schema(source).names
+                    found = parquet.read_schema(source)
         except (pa.ArrowException, OSError, ValueError):
             continue  # it is named where it is read
-        if any(name.startswith(schema.INPUT) for name in names):
-            return frozenset(names)
+        if any(name.startswith(schema.INPUT) for name in found.names):
+            return {field.name: _type_of(field.type) for field in found}
     return None
+
+
+def _type_of(kind: pa.DataType) -> str:
+    """One of DuckDB's types that is watched, or not, in the same way."""
+    import pyarrow as pa
+
+    if pa.types.is_uint64(kind):
+        return "UBIGINT"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "DOUBLE"
+    if pa.types.is_boolean(kind):
+        return "BOOLEAN"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "VARCHAR"
+    if pa.types.is_dictionary(kind):
+        return _type_of(kind.value_type)
+    if pa.types.is_list(kind):
+        return f"{_type_of(kind.value_type)}[]"
+    return str(kind).upper()
 
 
 __all__ = [

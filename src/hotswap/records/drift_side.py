@@ -10,6 +10,7 @@ import msgspec
 
 from hotswap.records import drift_columns, drift_counts, drift_reference
 from hotswap.records.dataset import Opened
+from hotswap.records.drift_columns import Column
 from hotswap.records.drift_counts import Choice
 from hotswap.records.drift_detect import Detectors, Watch
 from hotswap.records.drift_state import Frozen, Side
@@ -22,7 +23,8 @@ _YEAR: Final = 365.0 * 86400.0
 
 class Way(NamedTuple):
     """How one side is watched. ``version``: whose outputs, "" for inputs; ``rows`` of a reference;
-    ``slice_us``: the grid of time; ``recorded``: columns that are recorded now, None if unknown.
+    ``slice_us``: the grid of time; ``recorded``: types of what is recorded now, None if unknown;
+    ``hidden``: inputs of which nothing is shown now.
     """
 
     name: str
@@ -32,7 +34,8 @@ class Way(NamedTuple):
     columns: tuple[str, ...]
     one_row: bool
     slice_us: int
-    recorded: frozenset[str] | None = None
+    recorded: Mapping[str, str] | None = None
+    hidden: frozenset[str] = frozenset()
 
     def choice(self, types: Mapping[str, str]) -> Choice:
         """Which records count."""
@@ -41,17 +44,43 @@ class Way(NamedTuple):
             inputs = tuple(each for each in types if each.startswith(INPUT))
         return Choice(inputs[: drift_columns.MOST_COLUMNS], self.version, self.one_row)
 
+    def now(self, types: Mapping[str, str]) -> dict[str, str]:
+        """Types as they are recorded now, where older files have others; without what is not."""
+        if self.name != "input":
+            return dict(types)
+        there = types if self.recorded is None else self.recorded
+        return {
+            name: there[name]
+            for name in types
+            if name in there and name.removeprefix(INPUT) not in self.hidden
+        }
+
+    def left_out(self, column: Column) -> str:
+        """Why a column of the reference is not watched now, "" if it is."""
+        if self.name != "input":
+            return ""
+        if column.source.removeprefix(INPUT) in self.hidden:
+            return f"{column.name} is redacted or hashed now"
+        if self.recorded is None:
+            return ""
+        if column.source not in self.recorded:
+            return f"{column.name} is not recorded any more"
+        return _other_type(column, self.recorded)
+
     def after(self, at: int) -> int:
         """Where the next slice begins."""
         return (at // self.slice_us + 1) * self.slice_us
 
 
 class Counted(NamedTuple):
-    """``fresh``: columns that were alarmed now; ``skipped``: which are not watched now, and why."""
+    """``fresh``: columns that were alarmed now; ``left_out``: which are not watched now, and why;
+    ``said``: what else is to be known.
+    """
 
     side: Side
     fresh: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = {}
+    said: tuple[str, ...] = ()
 
 
 def collect(side: Side, way: Way, opened: Opened, end: int) -> tuple[Side, int | None]:
@@ -77,11 +106,12 @@ def collect(side: Side, way: Way, opened: Opened, end: int) -> tuple[Side, int |
 def freeze(side: Side, way: Way, opened: Opened, last: int) -> Frozen:
     """The reference: the records from ``side.since`` to ``last`` (µs)."""
     choice = way.choice(opened.columns)
-    columns, skipped = drift_columns.choose(opened.columns, way.columns, way.name)
+    columns, skipped = drift_columns.choose(way.now(opened.columns), way.columns, way.name)
     if way.name == "input":
         skipped += drift_columns.check_wanted(way.columns, opened.columns)
-    if way.recorded is not None and way.name == "input":
-        columns = [each for each in columns if each.source in way.recorded]
+    mixed = [each for each in columns if _other_type(each, opened.columns)]
+    skipped += [f"{each.name} changed its type in the reference" for each in mixed]
+    columns = [each for each in columns if each not in mixed]
     table = drift_counts.take_out(opened.sql, choice, columns, side.since, last + 1)
     found = []
     for column in columns:
@@ -120,18 +150,17 @@ def begun(frozen: Frozen, way: Way) -> Side:
 
 def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Counted:
     """The side with the slices before ``end`` (µs). ``side`` itself is changed."""
-    bins, skipped = [], [*_changed(frozen, way), *_new(frozen, opened)]
+    bins = []
+    left_out: dict[str, str] = {}
     for each in frozen.columns:
         column = each.column
-        gone = way.recorded is not None and column.source not in way.recorded
-        if way.name == "input" and gone:
-            skipped.append(f"{column.name} is not recorded any more")
-        elif column.source not in opened.columns:
-            pass  # nothing was recorded at all
-        elif not drift_columns.same_kind(column, opened.columns):
-            skipped.append(
-                f"{column.name} is of another type than in the reference: freeze another"
-            )
+        why = way.left_out(column)
+        if not why and column.source not in opened.columns:
+            continue  # nothing was recorded at all
+        why = why or _other_type(column, opened.columns)
+        if why:
+            left_out[column.name] = why
+            side.watches[column.name] = Watch()  # an alarm would never end
         else:
             bins.append(each)
     detectors = [Detectors(each, frozen.tolerance, frozen.column_arl) for each in bins]
@@ -145,7 +174,16 @@ def count(side: Side, frozen: Frozen, way: Way, opened: Opened, end: int) -> Cou
             if counts is not None and detector.update(side.watches[name], counts, piece.end):
                 fresh.append(name)
     side.counted = end
-    return Counted(side, tuple(fresh), tuple(skipped))
+    return Counted(
+        side, tuple(fresh), left_out, (*_changed(frozen, way), *_new(frozen, way, opened))
+    )
+
+
+def _other_type(column: Column, types: Mapping[str, str]) -> str:
+    """That it is, "" if it is not."""
+    if drift_columns.same_kind(column, types):
+        return ""
+    return f"{column.name} is of another type than in the reference: freeze another"
 
 
 def _changed(frozen: Frozen, way: Way) -> list[str]:
@@ -162,11 +200,11 @@ def _changed(frozen: Frozen, way: Way) -> list[str]:
     ]
 
 
-def _new(frozen: Frozen, opened: Opened) -> list[str]:
+def _new(frozen: Frozen, way: Way, opened: Opened) -> list[str]:
     """Columns that came after the reference was frozen."""
     known = {bins.column.name for bins in frozen.columns}
     known |= {sentence.partition(" ")[0] for sentence in frozen.skipped}
-    columns, _ = drift_columns.choose(opened.columns, frozen.wanted, frozen.side)
+    columns, _ = drift_columns.choose(way.now(opened.columns), frozen.wanted, frozen.side)
     if len(frozen.columns) >= drift_columns.MOST_COLUMNS:
         return []
     return [

@@ -15,10 +15,12 @@ import structlog
 from hotswap.control.drift_watch import DriftWatch
 from hotswap.control.events import Events
 from hotswap.core.drift_views import ColumnDrift, DriftReference, DriftSettings, DriftView
+from hotswap.core.signature import Signature, TensorSpec
 from hotswap.core.stats import ModelStats
 from hotswap.errors import LoadError, MetricsUnavailable, Unavailable
 from hotswap.testing.clock import ManualClock
 
+SIGNATURE = Signature((TensorSpec("x", "FP64", (-1, 2)),), (), feature_names=("age", "zip"))
 REFERENCES = (
     DriftReference("input", "watching", "", 5000, 5000, 1.0, 2.0, "d", 1),
     DriftReference("output", "watching", "v1", 5000, 5000, 1.0, 2.0, "d", 1),
@@ -65,11 +67,11 @@ class Node:
         self.watermark = self.clock.wall()
         recorded: Any = SimpleNamespace(  # of what is known of records, what it needs
             root=Path("/records"), location=None, jobs=self.now_jobs, ticks=self.jobs,
-            watermark=lambda: self.watermark,
+            watermark=lambda: self.watermark, redacted=("x",), hashed=("city",),
         )  # fmt: skip
         self.watch = DriftWatch(
             recorded, DriftSettings(seconds=300.0), lambda: self.models, self.stats, self.clock,
-            self.events.tell,
+            self.events.tell, lambda _: SIGNATURE,
         )  # fmt: skip
 
     def stats(self) -> list[ModelStats]:
@@ -96,6 +98,7 @@ async def test_records_are_counted_up_to_where_they_are_whole() -> None:
     assert (asked["root"], asked["model"], asked["stable"]) == ("/records", "m", "v1")
     assert asked["until"] == node.watermark - 32.0
     assert not asked["reset"]
+    assert asked["hidden"] == ("x", "city", "age", "x0", "zip", "x1")
     assert node.watch.view("m").looked_at == node.clock.wall()
 
 
@@ -120,6 +123,23 @@ async def test_a_new_alarm_is_told_once() -> None:
     node.says(column("input_x", 0.02, alarmed=False))
     await node.watch.look_around()
     assert node.told()[1:] == ["input_x is as in the reference again"]
+
+
+async def test_the_end_of_watching_is_not_the_end_of_drift() -> None:
+    """A column that is left out now, or another reference: nothing says that it is as it was. The
+    values that its alarm named are not repeated.
+    """
+    node = Node()
+    node.says(column("input_x"), column("input_y"), fresh=("input_x", "input_y"))
+    await node.watch.look_around()
+    node.says(column("input_y", 0.02, alarmed=False))
+    await node.watch.look_around()
+    assert node.told()[1:] == [
+        "input_y is as in the reference again",
+        "input_x is not held against that reference any more",
+    ]
+    assert node.events.recent("drift")[-1].data["causes"] == [""]
+    assert await node.watch.read("m") == 0.0
 
 
 async def test_many_alarms_are_one_event() -> None:

@@ -467,3 +467,86 @@ def test_what_the_settings_change_is_for_the_next_reference(traffic: Traffic) ->
     traffic.serve(4000)
     view = traffic.look(other)
     assert ([each.column for each in view.columns], view.skipped) == (["input_x"], ())
+
+
+# --- what is recorded otherwise than when the reference was frozen
+
+
+def test_hashes_are_not_held_against_values(traffic: Traffic) -> None:
+    """From one minute to the next, in files of one day; texts and numbers."""
+    traffic.serve(4000)
+    traffic.look()
+    hashes = np.random.default_rng(1).integers(1 << 63, size=3000).astype(np.uint64)
+    traffic.serve(3000, more={"input_kind": hashes, "input_x": hashes})
+    view = traffic.look()
+
+    assert names(view) == []
+    assert {each.side for each in view.columns} == {"output"}
+    assert view.skipped == tuple(
+        f"{name} is of another type than in the reference: freeze another"
+        for name in ("input_x", "input_kind")
+    )
+    assert "input_x" not in {each.partition(" ")[0] for each in traffic.look(reset=True).skipped}
+    traffic.serve(4000, more={"input_kind": np.resize(hashes, 4000)})
+    assert "input_kind" not in {each.column for each in traffic.look().columns}
+
+
+def test_hashes_are_in_no_reference(traffic: Traffic) -> None:
+    """Also where half of its rows had values still."""
+    traffic.serve(1500)
+    traffic.look()
+    hashes = np.random.default_rng(1).integers(1 << 63, size=1500).astype(np.uint64)
+    traffic.serve(1500, more={"input_kind": hashes, "input_x": hashes})
+    view = traffic.look()
+
+    assert {each.side for each in view.columns} == {"output"}
+    assert (
+        "input_kind is hashed, or a 64-bit unsigned number: those are not watched" in view.skipped
+    )
+
+
+@pytest.mark.parametrize("gone", ["left out", "another type"])
+def test_an_alarm_ends_with_what_it_was_about(traffic: Traffic, gone: str) -> None:
+    """A column that is not recorded as it was is not shown as drifted for ever."""
+    traffic.serve(4000)
+    traffic.serve(2000, shares=(0.2, 0.7, 0.1))
+    assert names(traffic.look()) == ["input_kind"]
+    if gone == "left out":
+        traffic.serve(1000, without=("input_kind",))
+    else:
+        traffic.serve(1000, more={"input_kind": np.arange(1000.0)})
+    for _ in range(2):
+        view = traffic.look()
+        assert "input_kind" not in {each.column for each in view.columns}
+        assert [each.partition(" is ")[0] for each in view.skipped] == ["input_kind"]
+    assert kept(traffic).input.watches["input_kind"].cause == ""
+
+
+def test_an_alarm_of_an_output_ends_with_its_type(traffic: Traffic) -> None:
+    """Another type of answer is no drift that could be told by how much."""
+    traffic.serve(4000)
+    traffic.serve(2000, positive=0.7)
+    assert "output_predict" in names(traffic.look())
+    traffic.now = START + 86_400.0
+    traffic.serve(1000, positive=0.7, more={"output_predict": ["yes"] * 1000})
+    assert "output_predict" not in {each.column for each in traffic.look().columns}
+    assert names(traffic.look()) == ["output_predict_proba[1]"]
+
+
+def test_what_is_hidden_now_is_not_shown(traffic: Traffic) -> None:
+    """At once: the newest records still have it, and its alarm says its values."""
+    traffic.serve(4000)
+    traffic.serve(2000, shares=(0.2, 0.7, 0.1))
+    assert names(traffic.look()) == ["input_kind"]
+    view = traffic.look(hidden=("kind",))
+
+    assert {each.column for each in view.columns if each.side == "input"} == {"input_x"}
+    assert view.skipped == ("input_kind is redacted or hashed now",)
+    assert "kind" not in view.message
+    traffic.serve(2000)
+    traffic.look(hidden=("kind",))
+    assert kept(traffic).input.watches["input_kind"].before == ()
+    traffic.look(hidden=("kind", "x"), reset=True)
+    traffic.serve(4000)
+    view = traffic.look(hidden=("kind", "x"))
+    assert {each.side for each in view.columns} == {"output"}
