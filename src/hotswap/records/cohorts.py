@@ -34,7 +34,7 @@ def count(opened: Opened, cohort: Cohort, labels: Labels) -> Labels:
     """The labels' evidence with one more stretch. ``opened`` holds the model's records of at least
     that stretch.
     """
-    found = answer_columns.of(opened.columns)
+    found = answer_columns.seen(opened)
     state = _State(labels, cohort)
     state.expect(expected(opened, cohort))
     for batch in whole_requests(labelled(opened, cohort, found)):
