@@ -341,7 +341,7 @@ def _shape(reply: Reply) -> tuple[object, ...]:
     found = outputs.shape
     if found is None:
         found = outputs.shape = tuple(
-            (name, array.dtype.str, array.shape[1:]) for name, array in outputs
+            (name, array.dtype, array.shape[1:]) for name, array in outputs
         )
     return found
 
@@ -411,12 +411,22 @@ def _outputs(
     for at, (name, array) in enumerate(replies[0].outputs):
         if array.nbytes // max(1, len(array)) > OUTPUT_BYTES:
             continue
-        pieces: list[Array] = [outputs[at][1][start:stop] for outputs, start, stop in runs]
-        joined = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-        datatype = "BF16" if name in halves else OIP_OF.get(joined.dtype, "BYTES")
-        raw = encode_bytes(joined) if datatype == "BYTES" else joined.tobytes()
-        if len(raw) > OUTPUT_BYTES * len(joined):  # of texts this is known only now
-            continue
+        # A batch that is there whole needs no slice, which costs more than its bytes.
+        pieces: list[Array] = [
+            outputs[at][1] if stop - start == outputs.rows else outputs[at][1][start:stop]
+            for outputs, start, stop in runs
+        ]
+        datatype = "BF16" if name in halves else OIP_OF.get(array.dtype, "BYTES")
+        if datatype == "BYTES":
+            joined = np.concatenate(pieces)
+            raw = encode_bytes(joined)
+            if len(raw) > OUTPUT_BYTES * len(joined):  # of texts this is known only now
+                continue
+        else:
+            try:
+                raw = b"".join(pieces)  # type: ignore[arg-type] # arrays are buffers
+            except (BufferError, TypeError):  # one of them is no single piece of memory
+                raw = b"".join([piece.tobytes() for piece in pieces])
         layouts.append(Layout(name, datatype, array.shape[1:]))
         raws.append(raw)
     return tuple(layouts), raws

@@ -109,6 +109,18 @@ def test_what_is_huge_is_left_out(noting: Noting, monkeypatch: pytest.MonkeyPatc
     assert sorted(dynamic(lines[3])) == ["input_x0", "input_x1", "output_y"]
 
 
+def test_outputs_in_any_memory(noting: Noting) -> None:
+    """Of one piece or of several, as a model's library has them; whole batches and parts of them."""
+    square = np.array([[1.0, 2.0], [3.0, 4.0]])
+    for number, array in enumerate(
+        (square, np.asfortranarray(square), np.repeat(square, 2, 1)[:, ::2])
+    ):
+        noting.add(TENSOR, floats((number, 0), (number, 1)), reply(y=array), f"r{number}")
+        noting.add(TENSOR, floats((number, 2)), reply(1, 2, y=array), f"s{number}")
+    lines = noting.lines()
+    assert [line["output_y"] for line in lines] == [[1.0, 2.0], [3.0, 4.0], [3.0, 4.0]] * 3
+
+
 def test_large_outputs_are_put_in_piece_by_piece(tmp_path: Path) -> None:
     """A group of them is more than a ring can hold; of one that is, the rest is kept."""
     noting = Noting(tmp_path, 64 * 1024)
