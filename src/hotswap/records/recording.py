@@ -133,6 +133,10 @@ class Recording:
         self.counts.watermark = settled / 1e6
         return lines
 
+    def pressed(self) -> bool:
+        """Whether a ring fills up: it must not be waited for the next time."""
+        return any(4 * ring.filled >= ring.size for ring in self._rings.values())
+
     def _unblock(self, name: str, ring: Ring, ends: Mapping[str, int], now: float) -> None:
         """Give up on a ring in which something lies that never becomes readable."""
         if name in ends or not ring.filled:

@@ -165,6 +165,19 @@ def test_whatever_is_killed_every_record_is_there_once(
     keeping.kill()
 
 
+def test_a_ring_that_fills_up_is_told(keeping: Keeping) -> None:
+    """Before it is full."""
+    keeping.put(chunk("first"))
+    keeping.drain()
+    many = 0
+    while not keeping.recording.pressed():
+        keeping.put(chunk(f"r{many}"))
+        many += 1
+    assert 4 * keeping.ring().filled < 2 * keeping.ring().size
+    assert keeping.drain() == many
+    assert not keeping.recording.pressed()
+
+
 def test_what_cannot_be_read_is_left_out_and_said(keeping: Keeping) -> None:
     """Once; all that lies around it is kept."""
     for number in range(3):
