@@ -64,7 +64,7 @@ def judged(rollout: Rollout) -> Analysis:
     return analysed(rollout, World(BODY).seen())
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", sorted(STATES))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_in_each_state(command: str, state: str) -> None:
     """Legal ones move the rollout to the next generation, others are refused with the state."""
