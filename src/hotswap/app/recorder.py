@@ -31,7 +31,7 @@ from hotswap.records.privacy import Privacy
 from hotswap.records.recording import Counts, Recording
 
 #: Records are in the hands of the kernel after so many seconds. Each time the recorder begins with
-#: cold caches: to do so rarely costs a third of doing it four times a second.
+#: cold caches: once a second takes half the processor time a record of four times.
 _DRAIN_SECONDS: Final = 1.0
 #: So often it is looked whether a ring is filling up.
 _LOOK_SECONDS: Final = 0.25

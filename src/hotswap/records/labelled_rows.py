@@ -59,7 +59,8 @@ def labelled(opened: Opened, cohort: Cohort, found: Answers) -> Iterator[pa.Reco
     """Rows with the label that came in time, in order of arrival.
 
     A row is ambiguous if another one's labels could be taken for its own: whatever came before or
-    after it so closely that both waited for labels at one time. Counted again later it still is.
+    after it so closely that both waited for labels at one time. Not what came later than that: it
+    may not be there yet, and a stretch that is counted again must give the same.
     """
     columns = [
         "r.time", "r.request_id", 'r."row"', "r.version", "r.arm", "r.stage", "r.outcome",
@@ -83,7 +84,7 @@ def labelled(opened: Opened, cohort: Cohort, found: Answers) -> Iterator[pa.Reco
       SELECT g.request_id, g."row", g.time
       FROM given g JOIN all_records o ON o.request_id = g.request_id AND o."row" = g."row"
       WHERE epoch_us(o.time) BETWEEN epoch_us(g.time) - {window + early}
-        AND epoch_us(g.time) + {window + early}
+        AND epoch_us(g.time) + {window}
       GROUP BY ALL HAVING count(*) > 1)
     SELECT {", ".join(columns)}, t.time IS NOT NULL AS ambiguous
     FROM mine r JOIN given l ON l.request_id = r.request_id AND l."row" = r."row" AND l.time = r.time

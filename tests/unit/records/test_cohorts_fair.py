@@ -171,6 +171,18 @@ def test_a_stretch_whose_records_had_to_go_is_told(tmp_path: Path) -> None:
     assert pairs(labels) == {STEPS: 1}
 
 
+def test_an_id_that_comes_again_after_its_label_was_due_changes_nothing(tmp_path: Path) -> None:
+    """The stretch may have been counted before; the later request is the one that cannot be told."""
+    write(tmp_path, [record(0, request_id="c")])
+    label(tmp_path, ("c", 1, 5.0))
+    before = counted(tmp_path, (0.0, 100.0), maturity=1000.0, keys=("accuracy",))
+    write(tmp_path, [record(2800, request_id="c")])
+    stretches = ((0.0, 100.0), (100.0, 3000.0))
+    after = counted(tmp_path, *stretches, maturity=1000.0, keys=("accuracy",))
+    assert pairs(before) == pairs(after) == {STEPS: 1}
+    assert (before.ambiguous, after.ambiguous) == (0, 1)
+
+
 def test_a_label_that_becomes_a_number_replaces_the_text(tmp_path: Path) -> None:
     """And the other way round: the newest of both counts."""
     write(tmp_path, [record(0), record(1)])
